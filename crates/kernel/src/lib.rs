@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The user-space kernel.
+
+pub mod config;
