@@ -1,3 +1,43 @@
-//! The user-space kernel.
+//! The user-space kernel: one per sandbox. It serves every system call of the programs inside, and calls the host only through
+//! `platform`, `memory`, the host-file filesystem, `host` and the clocks.
 
 pub mod config;
+pub mod fs;
+pub mod host;
+pub mod io;
+pub mod loader;
+pub mod mm;
+pub mod net;
+pub mod signal;
+pub mod syscall;
+pub mod task;
+pub mod time;
+pub mod vfs;
+pub mod wait;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use cloudpilot_memory::MemoryFile;
+use cloudpilot_platform::Platform;
+
+use crate::config::{Limits, Network};
+use crate::task::table::TaskTable;
+
+/// Everything there is: all state of the sandbox is reachable from here.
+pub struct Kernel {
+    /// `uname -n`.
+    pub hostname: parking_lot::Mutex<String>,
+    /// Limits of the sandbox.
+    pub limits: Limits,
+    /// What sockets reach.
+    pub network: Network,
+    /// Guest memory.
+    pub memory: Arc<MemoryFile>,
+    /// How guests run.
+    pub platform: Box<dyn Platform>,
+    /// Tasks and processes.
+    pub tasks: TaskTable,
+    /// Where `--strace` prints.
+    pub strace: Option<OwnedFd>,
+}

@@ -1,0 +1,1 @@
+//! Filesystems, one folder each.

@@ -1,0 +1,1 @@
+//! Host descriptors: readiness and blocking.

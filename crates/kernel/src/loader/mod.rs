@@ -1,0 +1,1 @@
+//! Program loading: ELF and scripts.

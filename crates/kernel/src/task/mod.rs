@@ -1,0 +1,212 @@
+//! Tasks (threads), processes, groups and sessions.
+//!
+//! Lock order: the process table, then a process's `family`, then its `signals`, then a task's own locks (`signals`, `credentials`, `files`, …). A
+//! task's `cpu` is taken by its own kernel thread around everything that touches the guest thread; others only try.
+
+pub mod credentials;
+pub mod limits;
+pub mod process;
+pub mod run;
+pub mod table;
+pub mod user_memory;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use cloudpilot_platform::{GuestThread, Interrupter, Registers};
+use parking_lot::Mutex;
+
+pub use credentials::Credentials;
+pub use process::Process;
+
+use crate::Kernel;
+use crate::mm::Mm;
+use crate::signal::TaskSignals;
+use crate::vfs::{FdTable, Path};
+use crate::wait::{Parker, PollEvents, WaitError, WaitQueue, Wake};
+
+/// The processor state of a task: touched by its own kernel thread alone.
+pub struct Cpu {
+    /// General registers as of the last stop.
+    pub registers: Registers,
+    /// The guest thread behind it.
+    pub guest: Box<dyn GuestThread>,
+}
+
+/// Root, working directory and umask; shared between tasks made with `CLONE_FS`.
+pub struct FsContext {
+    /// Root, working directory, umask.
+    pub state: Mutex<FsState>,
+}
+
+/// What an [`FsContext`] holds.
+#[derive(Clone)]
+pub struct FsState {
+    /// `chroot(2)`.
+    pub root: Path,
+    /// `chdir(2)`.
+    pub cwd: Path,
+    /// `umask(2)`.
+    pub umask: u32,
+}
+
+bitflags::bitflags! {
+    /// Reasons for a task to leave the guest and to end a wait.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Work: u32 {
+        /// A signal may be deliverable: recheck.
+        const SIGNAL = 1;
+        /// The task must exit (its group exits, or another thread execs).
+        const EXIT = 2;
+        /// The group stops, or a tracer wants the task to.
+        const STOP = 4;
+    }
+}
+
+/// A thread of the guest.
+pub struct Task {
+    /// Thread number; a thread that execs takes over its leader's.
+    tid: AtomicI32,
+    /// The process (thread group).
+    pub process: Arc<Process>,
+    /// The machine.
+    pub kernel: Arc<Kernel>,
+    /// Registers and guest thread.
+    pub cpu: Mutex<Cpu>,
+    /// Makes the guest thread stop; usable by any thread. Replaced by exec.
+    pub interrupter: Mutex<Arc<dyn Interrupter>>,
+    /// Whether the guest runs, for [`kick`](Self::kick).
+    in_guest: AtomicBool,
+    /// [`Work`] bits.
+    work: AtomicU32,
+    /// Where this task's kernel thread sleeps.
+    pub parker: Arc<Parker>,
+    /// Mask, pending signals, alternate stack.
+    pub signals: Mutex<TaskSignals>,
+    /// Who it is.
+    pub credentials: Mutex<Arc<Credentials>>,
+    /// Root, working directory, umask.
+    pub fs: Mutex<Arc<FsContext>>,
+    /// Descriptors.
+    pub files: Mutex<Arc<FdTable>>,
+    /// Address space; none once the task exits.
+    pub mm: Mutex<Option<Arc<Mm>>>,
+    /// `comm`, at most 15 bytes.
+    pub name: Mutex<Vec<u8>>,
+    /// `set_tid_address(2)`: cleared and woken at exit.
+    pub clear_child_tid: AtomicU64,
+    /// `set_robust_list(2)`.
+    pub robust_list: AtomicU64,
+    /// `PR_SET_PDEATHSIG`.
+    pub parent_death_signal: AtomicI32,
+    /// Nanoseconds spent in the guest, and in the kernel on its behalf.
+    pub user_ns: AtomicU64,
+    /// See [`user_ns`](Self::user_ns).
+    pub system_ns: AtomicU64,
+    /// What a call to be restarted by `restart_syscall(2)` waits for.
+    pub restart: Mutex<Option<Restart>>,
+}
+
+/// A sleep to be taken up again after a stop, `restart_syscall(2)`.
+pub type Restart = Box<dyn FnOnce(&Arc<Task>) -> crate::syscall::SysResult + Send>;
+
+impl Task {
+    /// Thread number.
+    pub fn tid(&self) -> i32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// Takes over another number (exec by a thread that is not the leader).
+    pub fn set_tid(&self, tid: i32) {
+        self.tid.store(tid, Ordering::Relaxed);
+    }
+
+    /// The address space; only tasks that exit have none.
+    pub fn mm(&self) -> Result<Arc<Mm>, cloudpilot_abi::Errno> {
+        self.mm.lock().clone().ok_or(cloudpilot_abi::Errno::ESRCH)
+    }
+
+    /// Credentials as of now.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials.lock())
+    }
+
+    /// Descriptor table as of now.
+    pub fn files(&self) -> Arc<FdTable> {
+        Arc::clone(&self.files.lock())
+    }
+
+    /// Root, working directory and umask as of now.
+    pub fn fs(&self) -> FsState {
+        let fs = Arc::clone(&self.fs.lock());
+        let state = fs.state.lock().clone();
+        state
+    }
+
+    /// Work that waits.
+    pub fn work(&self) -> Work {
+        Work::from_bits_truncate(self.work.load(Ordering::SeqCst))
+    }
+
+    /// Adds work and makes the task look at it, wherever it is.
+    pub fn add_work(&self, work: Work) {
+        self.work.fetch_or(work.bits(), Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// Takes work off the list.
+    pub fn clear_work(&self, work: Work) {
+        self.work.fetch_and(!work.bits(), Ordering::SeqCst);
+    }
+
+    /// Ends a wait, or brings the guest thread back into the kernel.
+    pub fn kick(&self) {
+        self.parker.unpark();
+        if self.in_guest.load(Ordering::SeqCst) {
+            self.interrupter.lock().interrupt();
+        }
+    }
+
+    /// Whether a wait must end now: a deliverable signal, or the end of the task.
+    pub fn interrupted(&self) -> bool {
+        let work = self.work();
+        work.contains(Work::EXIT) || work.intersects(Work::SIGNAL | Work::STOP) && crate::signal::has_deliverable(self)
+    }
+
+    /// Waits until `attempt` answers, registered on `queues` for `mask`. `deadline` is nanoseconds of the host's monotonic clock.
+    pub fn block_on<T>(
+        &self,
+        queues: &[&WaitQueue],
+        mask: PollEvents,
+        deadline: Option<u64>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        let parker: Arc<dyn Wake> = self.parker.clone();
+        let registered: Vec<(&WaitQueue, u64)> = queues.iter().map(|queue| (*queue, queue.register(mask, Arc::clone(&parker)))).collect();
+        let result = loop {
+            self.parker.reset();
+            if let Some(value) = attempt() {
+                break Ok(value);
+            }
+            if self.interrupted() {
+                break Err(WaitError::Interrupted);
+            }
+            if deadline.is_some_and(|deadline| crate::time::monotonic_ns() >= deadline) {
+                break Err(WaitError::TimedOut);
+            }
+            self.parker.park(deadline);
+        };
+        for (queue, id) in registered {
+            queue.unregister(id);
+        }
+        result
+    }
+
+    /// Sleeps until the deadline or a signal.
+    pub fn sleep_until(&self, deadline: Option<u64>) -> WaitError {
+        match self.block_on::<std::convert::Infallible>(&[], PollEvents::empty(), deadline, || None) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+}

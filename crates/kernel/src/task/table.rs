@@ -1,0 +1,80 @@
+//! All tasks and processes by number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Process, Task};
+
+/// Numbers in use.
+#[derive(Default)]
+pub struct TaskTable {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    tasks: BTreeMap<i32, Arc<Task>>,
+    processes: BTreeMap<i32, Arc<Process>>,
+    next: i32,
+}
+
+/// Where numbers start again after the largest, as on Linux.
+const PID_RESERVED: i32 = 300;
+/// Largest number plus one, `/proc/sys/kernel/pid_max`.
+pub const PID_MAX: i32 = 4_194_304;
+
+impl TaskTable {
+    /// A live task.
+    pub fn find(&self, tid: i32) -> Option<Arc<Task>> {
+        self.tables.lock().tasks.get(&tid).cloned()
+    }
+
+    /// A process, zombies included.
+    pub fn process(&self, pid: i32) -> Option<Arc<Process>> {
+        self.tables.lock().processes.get(&pid).cloned()
+    }
+
+    /// All live tasks.
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.tables.lock().tasks.values().cloned().collect()
+    }
+
+    /// All processes, zombies included.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.tables.lock().processes.values().cloned().collect()
+    }
+
+    /// A number that no task, process, group or session uses.
+    pub fn allocate(&self) -> i32 {
+        let mut tables = self.tables.lock();
+        loop {
+            tables.next = if tables.next + 1 >= PID_MAX { PID_RESERVED } else { tables.next + 1 };
+            let number = tables.next;
+            if !tables.tasks.contains_key(&number) && !tables.processes.contains_key(&number) {
+                return number;
+            }
+        }
+    }
+
+    /// Enters a process.
+    pub fn insert_process(&self, process: Arc<Process>) {
+        self.tables.lock().processes.insert(process.pid, process);
+    }
+
+    /// Enters a task.
+    pub fn insert_task(&self, task: Arc<Task>) {
+        self.tables.lock().tasks.insert(task.tid(), task);
+    }
+
+    /// Takes a task out.
+    pub fn remove_task(&self, tid: i32) {
+        self.tables.lock().tasks.remove(&tid);
+    }
+
+    /// Takes a process out, once it was waited for.
+    pub fn remove_process(&self, pid: i32) {
+        self.tables.lock().processes.remove(&pid);
+    }
+}

@@ -1,0 +1,173 @@
+//! Open file descriptions and what can be done with them.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use cloudpilot_abi::{Errno, raw};
+use parking_lot::Mutex;
+
+use super::Path;
+use super::inode::{DirectorySink, Inode};
+use crate::io::{Destination, Source};
+use crate::mm::Mapping;
+use crate::task::Task;
+use crate::wait::{PollEvents, WaitQueue};
+
+/// Operations of an open file. Nothing here blocks: what would, answers `EAGAIN` and announces readiness on [`queue`](Self::queue);
+/// the system-call layer waits and tries again unless `O_NONBLOCK` is set.
+pub trait FileOps: Any + Send + Sync {
+    /// For callers that need the concrete type (sockets, epoll, ptys).
+    fn as_any(&self) -> &dyn Any;
+
+    /// Reads at `offset`, which files without positions ignore. 0 is the end.
+    fn read(&self, _file: &File, _destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes at `offset`. `O_APPEND` is the file's business: it writes at its end and reports where through [`end_of_file`](Self::end_of_file).
+    fn write(&self, _file: &File, _source: &mut Source<'_>, _offset: u64) -> Result<usize, Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Whether positions mean something (`lseek`, `pread`); otherwise `ESPIPE`.
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    /// Size for `SEEK_END` and for the position after an append.
+    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
+        Err(Errno::ESPIPE)
+    }
+
+    /// `SEEK_DATA` (`data` true) and `SEEK_HOLE`; the default knows no holes.
+    fn seek_data(&self, file: &File, offset: u64, data: bool) -> Result<u64, Errno> {
+        let end = self.end_of_file(file)?;
+        match (offset < end, data) {
+            (false, _) => Err(Errno::ENXIO),
+            (true, true) => Ok(offset),
+            (true, false) => Ok(end),
+        }
+    }
+
+    /// Lists a directory from `cursor` (0 at first); entries `.` and `..` included.
+    fn read_directory(&self, _file: &File, _cursor: u64, _sink: &mut DirectorySink<'_>) -> Result<(), Errno> {
+        Err(Errno::ENOTDIR)
+    }
+
+    /// Present readiness, as `poll(2)` would report with every event asked for.
+    fn poll(&self, _file: &File) -> PollEvents {
+        PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
+    }
+
+    /// Where changes of readiness are announced; none for files that are always ready.
+    fn queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// Called before somebody waits on [`queue`](Self::queue) (true) and after (false): host descriptors arm their poller here.
+    fn watch(&self, _on: bool) {}
+
+    /// `ioctl(2)`; those that every file knows (`FIONBIO`, `FIOCLEX`) are handled above.
+    fn ioctl(&self, _file: &File, _task: &Arc<Task>, _request: u32, _argument: u64) -> Result<usize, Errno> {
+        Err(Errno::ENOTTY)
+    }
+
+    /// What a mapping of this file shows. `shared` and `writable` are the mapping's.
+    fn mapping(&self, _file: &File, _shared: bool, _writable: bool) -> Result<Mapping, Errno> {
+        Err(Errno::ENODEV)
+    }
+
+    /// `fsync(2)`, `fdatasync(2)`.
+    fn sync(&self, _file: &File, _data_only: bool) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    /// `fallocate(2)`.
+    fn allocate(&self, _file: &File, _mode: u32, _offset: u64, _length: u64) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// A descriptor was closed (others of the same description may be open still).
+    fn flush(&self, _file: &File, _task: &Arc<Task>) {}
+
+    /// The last descriptor is gone.
+    fn release(&self, _file: &File) {}
+
+    /// Lines for `/proc/<pid>/fdinfo` beside position and flags.
+    fn describe(&self, _file: &File) -> String {
+        String::new()
+    }
+}
+
+/// Status flags that `fcntl(F_SETFL)` may change.
+pub const SETTABLE_FLAGS: u32 = raw::O_APPEND | raw::O_NONBLOCK | raw::O_DIRECT | raw::O_NOATIME | raw::FASYNC;
+
+/// An open file description, `open(2)`: what descriptors share after `dup(2)` and `fork(2)`.
+pub struct File {
+    /// What can be done.
+    pub ops: Arc<dyn FileOps>,
+    /// The inode: attributes, locks, watches.
+    pub inode: Arc<dyn Inode>,
+    /// Name and mount under which it was opened; none for pipes, sockets and the like.
+    pub path: Option<Path>,
+    /// Position; locked for as long as one read or write that uses it, as Linux does.
+    pub position: Mutex<u64>,
+    flags: AtomicU32,
+    /// `F_SETOWN`: positive a process, negative a group.
+    pub owner: AtomicI32,
+    /// `F_SETSIG`.
+    pub owner_signal: AtomicI32,
+}
+
+impl File {
+    /// A description with its `O_*` flags.
+    pub fn new(ops: Arc<dyn FileOps>, inode: Arc<dyn Inode>, path: Option<Path>, flags: u32) -> Arc<Self> {
+        let flags = AtomicU32::new(flags & !(raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC));
+        Arc::new(Self { ops, inode, path, position: Mutex::new(0), flags, owner: AtomicI32::new(0), owner_signal: AtomicI32::new(0) })
+    }
+
+    /// Access mode and status flags, as `F_GETFL` gives them.
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the flags that `F_SETFL` may change.
+    pub fn set_flags(&self, flags: u32) {
+        let kept = self.flags() & !SETTABLE_FLAGS;
+        self.flags.store(kept | flags & SETTABLE_FLAGS, Ordering::Relaxed);
+    }
+
+    /// Opened for reading (and not by `O_PATH`).
+    pub fn readable(&self) -> bool {
+        let flags = self.flags();
+        flags & raw::O_PATH == 0 && flags & raw::O_ACCMODE != raw::O_WRONLY
+    }
+
+    /// Opened for writing (and not by `O_PATH`).
+    pub fn writable(&self) -> bool {
+        let flags = self.flags();
+        flags & raw::O_PATH == 0 && flags & raw::O_ACCMODE != raw::O_RDONLY
+    }
+
+    /// `O_NONBLOCK`.
+    pub fn nonblocking(&self) -> bool {
+        self.flags() & raw::O_NONBLOCK != 0
+    }
+
+    /// `O_APPEND`.
+    pub fn appends(&self) -> bool {
+        self.flags() & raw::O_APPEND != 0
+    }
+
+    /// The operations as their concrete type.
+    pub fn ops_as<T: 'static>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.ops.clone().release(self);
+    }
+}

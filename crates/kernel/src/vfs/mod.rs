@@ -1,0 +1,17 @@
+//! The virtual file system: inodes, names, mounts, path walk, open files and descriptors.
+//!
+//! Lock order: mount table, then a directory's names (parents before children; for renames by address), then an inode's own locks,
+//! then a file's position. A descriptor table's lock is held alone.
+
+pub mod anonymous;
+pub mod fd;
+pub mod file;
+pub mod inode;
+pub mod locks;
+pub mod name;
+pub mod watch;
+
+pub use fd::FdTable;
+pub use file::{File, FileOps};
+pub use inode::{Attributes, FileType, Inode, InodeCommon, NewNode, SetAttributes};
+pub use name::{Mount, Name, Path};
