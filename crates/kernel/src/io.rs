@@ -62,6 +62,14 @@ impl<'a> Destination<'a> {
         Self { place: Place::Own(buffer), done: 0, total }
     }
 
+    /// The task that reads; none for the kernel's own buffers.
+    pub fn task(&self) -> Option<&'a Task> {
+        match &self.place {
+            Place::Guest { task, .. } => Some(task),
+            Place::Own(_) => None,
+        }
+    }
+
     /// Bytes that still fit.
     pub fn remaining(&self) -> usize {
         self.total - self.done
@@ -131,6 +139,14 @@ impl<'a> Source<'a> {
     /// A buffer of our own.
     pub fn own(buffer: &'a [u8]) -> Self {
         Self { place: Place::Own(buffer), done: 0, total: buffer.len() }
+    }
+
+    /// The task that writes; none for the kernel's own buffers.
+    pub fn task(&self) -> Option<&'a Task> {
+        match &self.place {
+            Place::Guest { task, .. } => Some(task),
+            Place::Own(_) => None,
+        }
     }
 
     /// Bytes that are left.

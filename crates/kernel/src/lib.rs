@@ -10,8 +10,10 @@ pub mod mm;
 pub mod net;
 pub mod signal;
 pub mod syscall;
+pub mod system;
 pub mod task;
 pub mod time;
+pub mod tty;
 pub mod vfs;
 pub mod wait;
 
@@ -38,6 +40,10 @@ pub struct Kernel {
     pub platform: Box<dyn Platform>,
     /// Tasks and processes.
     pub tasks: TaskTable,
+    /// Names, sysctls, figures of the machine as a whole.
+    pub system: system::System,
+    /// Pseudoterminals.
+    pub terminals: Arc<tty::Terminals>,
     /// Where `--strace` prints.
     pub strace: Option<OwnedFd>,
 }

@@ -1,5 +1,7 @@
 //! Guest memory as address spaces: areas, what backs them, faults, copies.
 
+pub mod report;
+
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

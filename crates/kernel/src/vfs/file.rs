@@ -60,6 +60,12 @@ pub trait FileOps: Any + Send + Sync {
         PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
     }
 
+    /// For a read that answered `EAGAIN`: when (host's monotonic clock) it ends nevertheless, with 0 bytes (a terminal's `VTIME`). `started` is
+    /// when the call began. Asked anew before each wait.
+    fn read_deadline(&self, _file: &File, _started: u64) -> Option<u64> {
+        None
+    }
+
     /// Where changes of readiness are announced; none for files that are always ready.
     fn queue(&self) -> Option<&WaitQueue> {
         None
