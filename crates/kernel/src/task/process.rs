@@ -24,6 +24,8 @@ pub struct Process {
     pub changes: WaitQueue,
     /// The controlling terminal: fork copies it, `setsid(2)` clears it, the exit of a session's leader calls [`crate::tty::disassociate`].
     pub terminal: Mutex<Option<Arc<crate::tty::Tty>>>,
+    /// Announces with `PollEvents::IN` each signal that becomes pending for the process or one of its threads, blocked or not (signalfds).
+    pub signal_arrivals: WaitQueue,
     /// What `/proc/<pid>/exe` leads to.
     pub executable: Mutex<Option<crate::vfs::Path>>,
 }
