@@ -24,6 +24,8 @@ pub struct System {
     pub boot_realtime: i64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
+    /// Load averages, computed when asked for.
+    pub load: Mutex<Load>,
     /// Files of `/proc/sys` that were written, by path; the others have their default.
     pub sysctls: Mutex<BTreeMap<&'static str, Vec<u8>>>,
     /// Processes and threads made since boot (`processes` of `/proc/stat`).
@@ -48,6 +50,7 @@ impl System {
             boot_monotonic_ns: crate::time::monotonic_ns(),
             boot_realtime: crate::time::realtime().tv_sec,
             boot_id: random_uuid(),
+            load: Mutex::default(),
             sysctls: Mutex::default(),
             forks: AtomicU64::new(0),
             dead_user_ns: AtomicU64::new(0),
@@ -85,4 +88,47 @@ pub fn random_uuid() -> String {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Load averages over 1, 5 and 15 minutes. Nothing runs in the background for them: each question takes the time since the last one as
+/// having passed with the number of tasks that run now.
+#[derive(Default)]
+pub struct Load {
+    averages: [f64; 3],
+    asked_ns: u64,
+}
+
+impl Load {
+    /// The averages at `uptime_ns` with `running` tasks.
+    pub fn at(&mut self, uptime_ns: u64, running: usize) -> [f64; 3] {
+        let elapsed = uptime_ns.saturating_sub(self.asked_ns) as f64 / 1e9;
+        self.asked_ns = uptime_ns;
+        for (average, period) in self.averages.iter_mut().zip([60.0, 300.0, 900.0]) {
+            let decay = (-elapsed / period).exp();
+            *average = *average * decay + running as f64 * (1.0 - decay);
+        }
+        self.averages
+    }
+}
+
+impl crate::Kernel {
+    /// One bit for each CPU that the guest is told of.
+    pub fn online_cpus(&self) -> u64 {
+        match self.limits.cpus {
+            0 => 1,
+            1..64 => (1 << self.limits.cpus) - 1,
+            _ => u64::MAX,
+        }
+    }
+
+    /// How many CPUs the guest is told of.
+    pub fn cpu_count(&self) -> u32 {
+        self.online_cpus().count_ones()
+    }
+
+    /// Load averages now.
+    pub fn load_averages(&self) -> [f64; 3] {
+        let running = self.tasks.tasks().iter().filter(|task| !task.parker.is_sleeping()).count();
+        self.system.load.lock().at(self.system.uptime_ns(), running)
+    }
 }

@@ -4,7 +4,7 @@
 //! and parks. Lock order: an object's own lock, then its queue's, then (from [`Wake::wake`]) an epoll's ready list, then that epoll's queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bitflags::bitflags;
@@ -125,6 +125,7 @@ impl WaitQueue {
 #[derive(Default)]
 pub struct Parker {
     token: AtomicU32,
+    sleeping: AtomicBool,
 }
 
 impl Parker {
@@ -143,8 +144,15 @@ impl Parker {
                 }
             };
             // Any outcome (woken, timed out, interrupted, value changed) leads to another look at the token.
+            self.sleeping.store(true, Ordering::Relaxed);
             let _ = futex::wait(&self.token, futex::Flags::PRIVATE, 0, timeout.as_ref());
+            self.sleeping.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the thread sleeps right now, for `/proc/<pid>/stat`.
+    pub fn is_sleeping(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed)
     }
 
     /// Forgets an unpark that came before.

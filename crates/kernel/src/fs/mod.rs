@@ -1,1 +1,20 @@
 //! Filesystems, one folder each.
+
+pub mod dev;
+pub mod devpts;
+pub mod proc;
+pub mod sys;
+
+/// Filesystem types as `/proc/filesystems` lists them; true for those without a device.
+pub const FILESYSTEMS: &[(&str, bool)] = &[
+    ("sysfs", true),
+    ("tmpfs", true),
+    ("proc", true),
+    ("cgroup2", true),
+    ("devtmpfs", true),
+    ("devpts", true),
+    ("sockfs", true),
+    ("pipefs", true),
+    ("mqueue", true),
+    ("overlay", true),
+];

@@ -1,5 +1,8 @@
 //! System calls: one table by number, one file a family. The families only decode arguments and call the objects.
 
+mod refused;
+mod schedule;
+mod system;
 pub mod table;
 pub mod unsupported;
 
@@ -53,6 +56,8 @@ pub enum Support {
     Full,
     /// With the limits that the note names.
     Partial,
+    /// Answers `EPERM`, as a container without the privilege gets it; the note says why.
+    Refused,
     /// Answers `ENOSYS`; the note says why.
     Unsupported,
 }

@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod limits;
 pub mod process;
 pub mod run;
+pub mod scheduling;
 pub mod table;
 pub mod user_memory;
 
@@ -103,6 +104,8 @@ pub struct Task {
     pub user_ns: AtomicU64,
     /// See [`user_ns`](Self::user_ns).
     pub system_ns: AtomicU64,
+    /// Policy, priority, affinity, personality; inherited by clone.
+    pub scheduling: Mutex<scheduling::Scheduling>,
     /// What a call to be restarted by `restart_syscall(2)` waits for.
     pub restart: Mutex<Option<Restart>>,
 }

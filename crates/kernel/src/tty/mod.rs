@@ -17,3 +17,8 @@ pub struct Tty {}
 /// The leader of a session exits, or gives its terminal up (`TIOCNOTTY`): the foreground group gets `SIGHUP` and `SIGCONT`, and no process
 /// of the session has the terminal any more.
 pub fn disassociate(_kernel: &Arc<Kernel>, _leader: &Arc<Process>) {}
+
+impl Tty {
+    /// `vhangup(2)`.
+    pub fn hang_up(&self, _kernel: &Arc<Kernel>) {}
+}

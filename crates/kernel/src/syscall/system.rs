@@ -1,0 +1,298 @@
+//! The machine: names, figures, randomness, the log, personality.
+
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use cloudpilot_abi::{Errno, raw};
+
+use super::Arg::{Flags, Int, Out, Ptr, Size};
+use super::{Args, Call, SysResult};
+use crate::system;
+use crate::task::Task;
+
+pub const CALLS: &[Call] = &[
+    Call::full(raw::__NR_uname, uname, &[Ptr]),
+    Call::full(raw::__NR_sethostname, sethostname, &[Ptr, Size]),
+    Call::full(raw::__NR_setdomainname, setdomainname, &[Ptr, Size]),
+    Call::full(raw::__NR_sysinfo, sysinfo, &[Ptr]),
+    Call::full(raw::__NR_getrandom, getrandom, &[Out, Size, Flags]),
+    Call::partial(raw::__NR_syslog, syslog, &[Int, Out, Int], "the log holds one line about the boot and takes no others"),
+    Call::full(raw::__NR_getcpu, getcpu, &[Ptr, Ptr, Ptr]),
+    Call::partial(raw::__NR_personality, personality, &[Flags], "ADDR_NO_RANDOMIZE and the like are remembered without effect"),
+    Call::partial(raw::__NR_get_mempolicy, get_mempolicy, &[Ptr, Ptr, Size, Ptr, Flags], "one memory node"),
+    Call::partial(raw::__NR_set_mempolicy, set_mempolicy, &[Int, Ptr, Size], "one memory node: policies are checked and have no effect"),
+    Call::partial(raw::__NR_mbind, mbind, &[Ptr, Size, Int, Ptr, Size, Flags], "one memory node: policies are checked and have no effect"),
+    Call::partial(raw::__NR_migrate_pages, migrate_pages, &[Int, Size, Ptr, Ptr], "one memory node: nothing to migrate"),
+    Call::partial(raw::__NR_sysfs, sysfs, &[Int, Ptr, Ptr], "counts and names a fixed list of filesystems"),
+    Call::full(raw::__NR_vhangup, vhangup, &[]),
+];
+
+/// `CAP_SYS_ADMIN`.
+const CAP_SYS_ADMIN: u32 = 21;
+/// `CAP_SYSLOG`.
+const CAP_SYSLOG: u32 = 34;
+/// `CAP_SYS_TTY_CONFIG`.
+const CAP_SYS_TTY_CONFIG: u32 = 26;
+
+/// Longest host or domain name, `__NEW_UTS_LEN`.
+const UTS_LENGTH: usize = 64;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct NewUtsname {
+    fields: [[u8; UTS_LENGTH + 1]; 6],
+}
+
+fn uname(task: &Arc<Task>, args: &Args) -> SysResult {
+    let hostname = task.kernel.hostname.lock().clone();
+    let domainname = task.kernel.system.domainname.lock().clone();
+    let mut name = NewUtsname::zeroed();
+    let texts = [system::NAME, &hostname, system::RELEASE, system::VERSION, system::MACHINE, &domainname];
+    for (field, text) in name.fields.iter_mut().zip(texts) {
+        let length = text.len().min(UTS_LENGTH);
+        field[..length].copy_from_slice(&text.as_bytes()[..length]);
+    }
+    task.write(args.raw(0), &name)?;
+    Ok(0)
+}
+
+fn read_name(task: &Task, args: &Args) -> Result<String, Errno> {
+    if !task.credentials().has(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let length = usize::try_from(args.int(1)).map_err(|_| Errno::EINVAL)?;
+    if length > UTS_LENGTH {
+        return Err(Errno::EINVAL);
+    }
+    let bytes: Vec<u8> = task.read_slice(args.raw(0), length)?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
+}
+
+fn sethostname(task: &Arc<Task>, args: &Args) -> SysResult {
+    *task.kernel.hostname.lock() = read_name(task, args)?;
+    Ok(0)
+}
+
+fn setdomainname(task: &Arc<Task>, args: &Args) -> SysResult {
+    *task.kernel.system.domainname.lock() = read_name(task, args)?;
+    Ok(0)
+}
+
+/// `struct sysinfo`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Sysinfo {
+    uptime: i64,
+    loads: [u64; 3],
+    total_ram: u64,
+    free_ram: u64,
+    shared_ram: u64,
+    buffer_ram: u64,
+    total_swap: u64,
+    free_swap: u64,
+    processes: u16,
+    pad: u16,
+    pad_to_long: u32,
+    total_high: u64,
+    free_high: u64,
+    unit: u32,
+    tail: u32,
+}
+
+fn sysinfo(task: &Arc<Task>, args: &Args) -> SysResult {
+    let kernel = &task.kernel;
+    let used = kernel.memory.bytes_in_use();
+    let mut info = Sysinfo::zeroed();
+    info.uptime = (kernel.system.uptime_ns() / 1_000_000_000) as i64;
+    info.loads = kernel.load_averages().map(|load| (load * 65536.0) as u64);
+    info.total_ram = kernel.limits.memory_bytes;
+    info.free_ram = kernel.limits.memory_bytes.saturating_sub(used);
+    info.processes = kernel.tasks.tasks().len().min(usize::from(u16::MAX)) as u16;
+    info.unit = 1;
+    task.write(args.raw(0), &info)?;
+    Ok(0)
+}
+
+/// Bytes that `getrandom` makes at once; between pieces it looks for signals, as Linux does.
+const RANDOM_PIECE: usize = 4096;
+
+fn getrandom(task: &Arc<Task>, args: &Args) -> SysResult {
+    let flags = args.uint(2);
+    if flags & !(raw::GRND_NONBLOCK | raw::GRND_RANDOM | raw::GRND_INSECURE) != 0
+        || flags & (raw::GRND_RANDOM | raw::GRND_INSECURE) == raw::GRND_RANDOM | raw::GRND_INSECURE
+    {
+        return Err(Errno::EINVAL);
+    }
+    let length = args.size(1).min(i32::MAX as usize);
+    let mut piece = [0; RANDOM_PIECE];
+    let mut done = 0;
+    while done < length {
+        if done > 0 && task.interrupted() {
+            break;
+        }
+        let now = (length - done).min(RANDOM_PIECE);
+        system::random_bytes(&mut piece[..now]);
+        match task.write_bytes(args.raw(0).wrapping_add(done as u64), &piece[..now]) {
+            Ok(()) => done += now,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+fn syslog(task: &Arc<Task>, args: &Args) -> SysResult {
+    const READ: i32 = 2;
+    const READ_ALL: i32 = 3;
+    const READ_CLEAR: i32 = 4;
+    const SIZE_UNREAD: i32 = 9;
+    const SIZE_BUFFER: i32 = 10;
+    let action = args.int(0);
+    if !(0..=SIZE_BUFFER).contains(&action) {
+        return Err(Errno::EINVAL);
+    }
+    if !matches!(action, READ_ALL | SIZE_BUFFER) && !task.credentials().has(CAP_SYSLOG) {
+        return Err(Errno::EPERM);
+    }
+    let line = format!("<5>[    0.000000] {} version {} {}\n", system::NAME, system::RELEASE, system::VERSION);
+    match action {
+        READ | READ_ALL | READ_CLEAR => {
+            let length = usize::try_from(args.int(2)).map_err(|_| Errno::EINVAL)?;
+            if args.raw(1) == 0 {
+                return Err(Errno::EINVAL);
+            }
+            let tail = if action == READ { &[][..] } else { &line.as_bytes()[line.len() - length.min(line.len())..] };
+            task.write_bytes(args.raw(1), tail)?;
+            Ok(tail.len())
+        }
+        SIZE_UNREAD => Ok(0),
+        SIZE_BUFFER => Ok(1 << 14),
+        _ => Ok(0),
+    }
+}
+
+fn getcpu(task: &Arc<Task>, args: &Args) -> SysResult {
+    let cpu = rustix::thread::sched_getcpu() as u32 % task.kernel.cpu_count();
+    if args.raw(0) != 0 {
+        task.write(args.raw(0), &cpu)?;
+    }
+    if args.raw(1) != 0 {
+        task.write(args.raw(1), &0u32)?;
+    }
+    Ok(0)
+}
+
+fn personality(task: &Arc<Task>, args: &Args) -> SysResult {
+    const QUERY: u32 = 0xffff_ffff;
+    let mut scheduling = task.scheduling.lock();
+    let before = scheduling.personality;
+    if args.uint(0) != QUERY {
+        scheduling.personality = args.uint(0);
+    }
+    Ok(before as usize)
+}
+
+/// Writes a node mask of `bits` bits with node 0 set or not.
+fn write_nodes(task: &Task, address: u64, bits: u64, first: bool) -> Result<(), Errno> {
+    // One node more than Linux counts are asked for by some callers; 1 << 15 is what Linux bounds them by.
+    if address == 0 {
+        return Ok(());
+    }
+    if bits == 0 || bits > 1 << 15 {
+        return Err(Errno::EINVAL);
+    }
+    let mut mask = vec![0u64; bits.div_ceil(64) as usize];
+    mask[0] = u64::from(first);
+    task.write_slice(address, &mask)
+}
+
+fn get_mempolicy(task: &Arc<Task>, args: &Args) -> SysResult {
+    const NODE: u32 = 1;
+    const ADDRESS: u32 = 2;
+    const MEMBERS: u32 = 4;
+    let flags = args.uint(4);
+    if flags & !(NODE | ADDRESS | MEMBERS) != 0 || flags & MEMBERS != 0 && flags & (NODE | ADDRESS) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & ADDRESS == 0 && args.raw(3) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if args.raw(0) != 0 {
+        // The default policy, or node 0: both 0.
+        task.write(args.raw(0), &0i32)?;
+    }
+    write_nodes(task, args.raw(1), args.raw(2), flags & MEMBERS != 0)?;
+    Ok(0)
+}
+
+/// Checks a policy and its nodes: of all nodes there is only number 0.
+fn check_policy(task: &Task, mode: i32, mask: u64, bits: u64) -> Result<(), Errno> {
+    const MODE_FLAGS: i32 = 0xe000;
+    const DEFAULT: i32 = 0;
+    const PREFERRED: i32 = 1;
+    const LOCAL: i32 = 4;
+    const LAST: i32 = 6;
+    let mode = mode & !MODE_FLAGS;
+    if !(DEFAULT..=LAST).contains(&mode) || bits > 1 << 15 {
+        return Err(Errno::EINVAL);
+    }
+    let words: Vec<u64> = if mask == 0 { Vec::new() } else { task.read_slice(mask, bits.div_ceil(64) as usize)? };
+    let empty = words.iter().all(|word| *word == 0);
+    let beyond = words.iter().enumerate().any(|(index, word)| if index == 0 { word & !1 != 0 } else { *word != 0 });
+    match mode {
+        _ if beyond => Err(Errno::EINVAL),
+        DEFAULT | LOCAL if !empty => Err(Errno::EINVAL),
+        DEFAULT | LOCAL | PREFERRED => Ok(()),
+        _ if empty => Err(Errno::EINVAL),
+        _ => Ok(()),
+    }
+}
+
+fn set_mempolicy(task: &Arc<Task>, args: &Args) -> SysResult {
+    check_policy(task, args.int(0), args.raw(1), args.raw(2))?;
+    Ok(0)
+}
+
+fn mbind(task: &Arc<Task>, args: &Args) -> SysResult {
+    if args.raw(0) % cloudpilot_abi::PAGE_SIZE != 0 || args.uint(5) & !7 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    check_policy(task, args.int(2), args.raw(3), args.raw(4))?;
+    Ok(0)
+}
+
+fn migrate_pages(task: &Arc<Task>, args: &Args) -> SysResult {
+    let pid = args.int(0);
+    if pid != 0 && task.kernel.tasks.find(pid).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    Ok(0)
+}
+
+fn sysfs(task: &Arc<Task>, args: &Args) -> SysResult {
+    let names = crate::fs::FILESYSTEMS;
+    match args.int(0) {
+        1 => {
+            let wanted = task.read_path(args.raw(1))?;
+            names.iter().position(|(name, _)| name.as_bytes() == wanted).ok_or(Errno::EINVAL)
+        }
+        2 => {
+            let (name, _) = names.get(args.uint(1) as usize).ok_or(Errno::EINVAL)?;
+            task.write_bytes(args.raw(2), &[name.as_bytes(), b"\0"].concat())?;
+            Ok(0)
+        }
+        3 => Ok(names.len()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn vhangup(task: &Arc<Task>, _args: &Args) -> SysResult {
+    if !task.credentials().has(CAP_SYS_TTY_CONFIG) {
+        return Err(Errno::EPERM);
+    }
+    let terminal = task.process.terminal.lock().clone();
+    if let Some(terminal) = terminal {
+        terminal.hang_up(&task.kernel);
+    }
+    Ok(0)
+}

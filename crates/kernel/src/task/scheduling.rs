@@ -1,0 +1,52 @@
+//! What `sched(7)` says about a task. The host schedules guest threads; these values are remembered and reported.
+
+use cloudpilot_abi::raw;
+
+/// Scheduling attributes and personality of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduling {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_RESET_ON_FORK`.
+    pub reset_on_fork: bool,
+    /// -20 to 19.
+    pub nice: i32,
+    /// 1 to 99 for `SCHED_FIFO` and `SCHED_RR`, else 0.
+    pub priority: u32,
+    /// CPUs it may run on, one bit each; none until set.
+    pub affinity: Option<u64>,
+    /// `ioprio_set(2)`.
+    pub io_priority: u32,
+    /// `personality(2)`.
+    pub personality: u32,
+}
+
+impl Default for Scheduling {
+    fn default() -> Self {
+        Self { policy: raw::SCHED_NORMAL, reset_on_fork: false, nice: 0, priority: 0, affinity: None, io_priority: 0, personality: 0 }
+    }
+}
+
+impl Scheduling {
+    /// What a child gets.
+    #[must_use]
+    pub fn inherited(&self) -> Self {
+        let mut child = *self;
+        if self.reset_on_fork {
+            let realtime = matches!(self.policy, raw::SCHED_FIFO | raw::SCHED_RR);
+            child.policy = if realtime { raw::SCHED_NORMAL } else { self.policy };
+            child.priority = 0;
+            child.nice = if realtime { 0 } else { self.nice.max(0) };
+            child.reset_on_fork = false;
+        }
+        child
+    }
+
+    /// CPUs of `online` that it may run on.
+    pub fn cpus(&self, online: u64) -> u64 {
+        match self.affinity.unwrap_or(online) & online {
+            0 => online,
+            some => some,
+        }
+    }
+}
