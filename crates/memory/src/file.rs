@@ -66,7 +66,9 @@ impl MemoryFile {
                 0,
             )?
         };
-        // A snapshot or a crash dump of the kernel process must not contain the guests' terabytes.
+        // Stubs are forked from this process: they must not inherit a view of everybody's memory.
+        // SAFETY: advice about a mapping of our own.
+        unsafe { rustix::mm::madvise(window, FILE_SIZE as usize, rustix::mm::Advice::LinuxDontFork)? };
         let window = NonNull::new(window.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         Ok(Arc::new(Self { fd, window, ranges: Mutex::new(Ranges::new(FILE_SIZE)) }))
     }

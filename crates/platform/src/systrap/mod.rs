@@ -1,0 +1,80 @@
+//! Guests as host processes whose every system call traps.
+//!
+//! A guest address space is a *stub process*: it shares the kernel process's descriptors, maps guest memory where our kernel says, and runs the
+//! program's own code. A seccomp filter turns each of its system calls into SIGSYS; the handler, alone in a page that the guest cannot change,
+//! leaves the registers in the thread's *slot* (memory shared with the kernel process), hands over the turn and waits for it to come back.
+//!
+//! Lock order: `Slots::used`, then `Slots::freed`.
+
+mod birth;
+pub mod filter;
+pub mod layout;
+mod slots;
+mod stub;
+mod thread;
+mod wait;
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::{AddressLimits, GuestThread, Platform, SpawnError};
+use layout::{GUEST_END, GUEST_START};
+use slots::Slots;
+use thread::SystrapThread;
+
+pub use birth::{HostVdso, find_vdso};
+pub use wait::load;
+
+/// What all guest threads of a sandbox share.
+pub(crate) struct Shared {
+    slots: Slots,
+    /// Descriptor number of the memory file.
+    memory: i32,
+    /// Start and end of the vDSO with its data, and its ELF header.
+    vdso: Option<(u64, u64, u64)>,
+}
+
+/// The platform.
+pub struct Systrap {
+    shared: Arc<Shared>,
+    /// A stub with an empty address space that others are made from. It is born before the kernel process confines itself, since a stub's
+    /// filter must not be stacked on the kernel's.
+    zygote: Mutex<SystrapThread>,
+}
+
+impl Systrap {
+    /// Prepares the stub's page and the first stub. Call before other threads exist and before the kernel process installs its own filter.
+    /// `vdso` comes from [`find_vdso`].
+    pub fn new(memory: i32, vdso: Option<&HostVdso>) -> io::Result<Self> {
+        birth::map_stub_code()?;
+        let shared = Arc::new(Shared { slots: Slots::new()?, memory, vdso: vdso.and_then(birth::moved) });
+        let zygote = birth::first_stub(&shared, vdso)?;
+        let reaped = Arc::clone(&shared);
+        std::thread::Builder::new().name("reaper".into()).stack_size(64 << 10).spawn(move || reap(&reaped))?;
+        Ok(Self { shared, zygote: Mutex::new(zygote) })
+    }
+}
+
+impl Platform for Systrap {
+    fn spawn(&self) -> Result<Box<dyn GuestThread>, SpawnError> {
+        self.zygote.lock().fork_empty()
+    }
+
+    fn address_limits(&self) -> AddressLimits {
+        AddressLimits { lowest: GUEST_START, highest: GUEST_END, vdso: self.shared.vdso }
+    }
+}
+
+/// Waits for the ends of stub processes for as long as there are any, which is as long as the zygote lives.
+fn reap(shared: &Shared) {
+    use rustix::process::{WaitOptions, wait};
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, _))) => shared.slots.process_died(pid.as_raw_nonzero().get()),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Waiting for the other side of a slot: spinning a bounded time when a core is free for it, sleeping otherwise.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::futex;
+
+use super::layout::{Header, TURN_CALLS, TURN_RESUME};
+
+/// Turns of a waiting loop before it sleeps: about 50 us, longer than one sleep and wake together, so that a peer which answers sooner is
+/// always waited for awake. One turn is a `PAUSE`, 25 to 40 ns on current processors.
+const SPIN_TURNS: u32 = 1_500;
+
+/// How many guest threads are on their way (not blocked in the kernel), and what that means for spinning.
+pub mod load {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Guest threads that run, in the guest or in the kernel. One number for the process, as the load is on its host's cores.
+    static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+    fn cores() -> u32 {
+        static CORES: OnceLock<u32> = OnceLock::new();
+        *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
+    }
+
+    /// A guest thread starts, or goes on after having been blocked.
+    pub fn enter() {
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A guest thread ends, or blocks.
+    pub fn leave() {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether every running guest thread can have two cores: its own and one for the side that waits.
+    pub fn may_spin() -> bool {
+        2 * RUNNING.load(Ordering::Relaxed) <= cores()
+    }
+}
+
+/// Hands the turn to the stub, waits until it comes back, and answers what it came back as.
+pub fn hand_over(header: &Header, turn: u32) -> u32 {
+    debug_assert!(turn == TURN_RESUME || turn == TURN_CALLS);
+    give(header, turn);
+    take(header, turn)
+}
+
+/// Hands the turn to the stub. A slot whose process is dead stays so.
+pub fn give(header: &Header, turn: u32) {
+    let spin = if load::may_spin() { SPIN_TURNS } else { 0 };
+    header.spin.store(spin, Ordering::Relaxed);
+    let given = header.turn.compare_exchange(super::layout::TURN_KERNEL, turn, Ordering::SeqCst, Ordering::SeqCst);
+    if given.is_ok() && header.stub_sleeping.load(Ordering::SeqCst) != 0 {
+        let _ = futex::wake(&header.turn, futex::Flags::empty(), 1);
+    }
+}
+
+/// Waits for the turn to be no longer `turn`.
+pub fn take(header: &Header, turn: u32) -> u32 {
+    if load::may_spin() {
+        for _ in 0..SPIN_TURNS {
+            let now = header.turn.load(Ordering::Acquire);
+            if now != turn {
+                return now;
+            }
+            std::hint::spin_loop();
+        }
+    }
+    sleep_until_not(&header.turn, turn, &header.kernel_sleeping)
+}
+
+fn sleep_until_not(word: &AtomicU32, turn: u32, sleeping: &AtomicU32) -> u32 {
+    sleeping.store(1, Ordering::SeqCst);
+    let now = loop {
+        let now = word.load(Ordering::SeqCst);
+        if now != turn {
+            break now;
+        }
+        // Woken, interrupted or changed: in every case look again.
+        let _ = futex::wait(word, futex::Flags::empty(), turn, None);
+    };
+    sleeping.store(0, Ordering::Relaxed);
+    now
+}
