@@ -2,6 +2,7 @@
 
 pub mod dev;
 pub mod devpts;
+pub mod generated;
 pub mod proc;
 pub mod sys;
 

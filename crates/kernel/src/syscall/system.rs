@@ -8,7 +8,7 @@ use cloudpilot_abi::{Errno, raw};
 use super::Arg::{Flags, Int, Out, Ptr, Size};
 use super::{Args, Call, SysResult};
 use crate::system;
-use crate::task::Task;
+use crate::task::{Task, usage};
 
 pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_uname, uname, &[Ptr]),
@@ -25,6 +25,8 @@ pub const CALLS: &[Call] = &[
     Call::partial(raw::__NR_migrate_pages, migrate_pages, &[Int, Size, Ptr, Ptr], "one memory node: nothing to migrate"),
     Call::partial(raw::__NR_sysfs, sysfs, &[Int, Ptr, Ptr], "counts and names a fixed list of filesystems"),
     Call::full(raw::__NR_vhangup, vhangup, &[]),
+    Call::full(raw::__NR_getrusage, getrusage, &[Int, Ptr]),
+    Call::full(raw::__NR_times, times, &[Ptr]),
 ];
 
 /// `CAP_SYS_ADMIN`.
@@ -295,4 +297,28 @@ fn vhangup(task: &Arc<Task>, _args: &Args) -> SysResult {
         terminal.hang_up(&task.kernel);
     }
     Ok(0)
+}
+
+fn getrusage(task: &Arc<Task>, args: &Args) -> SysResult {
+    const RUSAGE_CHILDREN: i32 = -1;
+    const RUSAGE_SELF: i32 = 0;
+    const RUSAGE_THREAD: i32 = 1;
+    let usage = match args.int(0) {
+        RUSAGE_SELF => usage::times(&task.process, None).own(),
+        RUSAGE_THREAD => usage::times(&task.process, Some(task)).own(),
+        RUSAGE_CHILDREN => usage::times(&task.process, None).children(),
+        _ => return Err(Errno::EINVAL),
+    };
+    task.write(args.raw(1), &usage)?;
+    Ok(0)
+}
+
+fn times(task: &Arc<Task>, args: &Args) -> SysResult {
+    const TICK_NS: u64 = 10_000_000;
+    let times = usage::times(&task.process, None);
+    let ticks = [times.user_ns, times.system_ns, times.children_user_ns, times.children_system_ns].map(|ns| ns / TICK_NS);
+    if args.raw(0) != 0 {
+        task.write(args.raw(0), &ticks)?;
+    }
+    Ok((crate::time::monotonic_ns() / TICK_NS) as usize)
 }

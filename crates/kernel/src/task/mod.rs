@@ -9,6 +9,7 @@ pub mod process;
 pub mod run;
 pub mod scheduling;
 pub mod table;
+pub mod usage;
 pub mod user_memory;
 
 use std::sync::Arc;

@@ -22,10 +22,14 @@ pub struct Process {
     pub limits: Mutex<ResourceLimits>,
     /// Announces children's changes of state to `wait4(2)`, with `PollEvents::IN`; also own exit (pidfds), with `PollEvents::HUP`.
     pub changes: WaitQueue,
+    /// What its dead threads and waited-for children used.
+    pub usage: Mutex<super::usage::ProcessUsage>,
     /// The controlling terminal: fork copies it, `setsid(2)` clears it, the exit of a session's leader calls [`crate::tty::disassociate`].
     pub terminal: Mutex<Option<Arc<crate::tty::Tty>>>,
     /// Announces with `PollEvents::IN` each signal that becomes pending for the process or one of its threads, blocked or not (signalfds).
     pub signal_arrivals: WaitQueue,
+    /// `/proc/<pid>/oom_score_adj`, -1000 to 1000; fork copies it.
+    pub oom_score_adjustment: std::sync::atomic::AtomicI32,
     /// What `/proc/<pid>/exe` leads to.
     pub executable: Mutex<Option<crate::vfs::Path>>,
 }

@@ -1,8 +1,8 @@
-//! What `sched(7)` says about a task. The host schedules guest threads; these values are remembered and reported.
+//! What `sched(7)` says about a task, and since when it runs. The host schedules guest threads; these values are remembered and reported.
 
 use cloudpilot_abi::raw;
 
-/// Scheduling attributes and personality of a task.
+/// Scheduling attributes, personality and start of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheduling {
     /// `SCHED_*`.
@@ -19,11 +19,22 @@ pub struct Scheduling {
     pub io_priority: u32,
     /// `personality(2)`.
     pub personality: u32,
+    /// When it was made, on the host's monotonic clock.
+    pub started_ns: u64,
 }
 
 impl Default for Scheduling {
     fn default() -> Self {
-        Self { policy: raw::SCHED_NORMAL, reset_on_fork: false, nice: 0, priority: 0, affinity: None, io_priority: 0, personality: 0 }
+        Self {
+            policy: raw::SCHED_NORMAL,
+            reset_on_fork: false,
+            nice: 0,
+            priority: 0,
+            affinity: None,
+            io_priority: 0,
+            personality: 0,
+            started_ns: crate::time::monotonic_ns(),
+        }
     }
 }
 
@@ -32,6 +43,7 @@ impl Scheduling {
     #[must_use]
     pub fn inherited(&self) -> Self {
         let mut child = *self;
+        child.started_ns = crate::time::monotonic_ns();
         if self.reset_on_fork {
             let realtime = matches!(self.policy, raw::SCHED_FIFO | raw::SCHED_RR);
             child.policy = if realtime { raw::SCHED_NORMAL } else { self.policy };
