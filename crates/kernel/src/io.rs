@@ -8,8 +8,44 @@ use cloudpilot_abi::types::Iovec;
 use crate::task::Task;
 
 enum Place<'a, B> {
-    Guest { task: &'a Task, pieces: Vec<Iovec> },
+    Guest { task: &'a Task, pieces: Pieces },
     Own(B),
+}
+
+/// Pieces of guest memory; the usual single one costs no allocation.
+enum Pieces {
+    One([Iovec; 1]),
+    Many(Vec<Iovec>),
+}
+
+impl Pieces {
+    fn all(&self) -> &[Iovec] {
+        match self {
+            Self::One(piece) => piece,
+            Self::Many(pieces) => pieces,
+        }
+    }
+
+    /// The part that starts `skip` bytes in and is at most `length` long.
+    fn window(&self, skip: u64, length: u64) -> Self {
+        match self {
+            Self::One([piece]) => {
+                let skip = skip.min(piece.iov_len);
+                let iov_len = (piece.iov_len - skip).min(length);
+                Self::One([Iovec { iov_base: piece.iov_base.wrapping_add(skip), iov_len }])
+            }
+            Self::Many(pieces) => Self::Many(window(pieces, skip, length)),
+        }
+    }
+}
+
+impl From<Vec<Iovec>> for Pieces {
+    fn from(pieces: Vec<Iovec>) -> Self {
+        match pieces[..] {
+            [piece] => Self::One([piece]),
+            _ => Self::Many(pieces),
+        }
+    }
 }
 
 /// Receives bytes. Short counts mean that guest memory ended early; `EFAULT` only when nothing at all could be stored.
@@ -53,7 +89,13 @@ impl<'a> Destination<'a> {
     /// Pieces of the calling task's memory.
     pub fn guest(task: &'a Task, pieces: Vec<Iovec>) -> Self {
         let total = sum(&pieces);
-        Self { place: Place::Guest { task, pieces }, done: 0, total }
+        Self { place: Place::Guest { task, pieces: pieces.into() }, done: 0, total }
+    }
+
+    /// One piece of the calling task's memory.
+    pub fn guest_buffer(task: &'a Task, address: u64, length: usize) -> Self {
+        let pieces = Pieces::One([Iovec { iov_base: address, iov_len: length as u64 }]);
+        Self { place: Place::Guest { task, pieces }, done: 0, total: length }
     }
 
     /// A buffer of our own.
@@ -120,8 +162,8 @@ impl<'a> Destination<'a> {
         let count = match &mut self.place {
             Place::Own(buffer) => fill(&mut [IoSliceMut::new(&mut buffer[self.done..self.done + length])])?,
             Place::Guest { task, pieces } => {
-                let pieces = window(pieces, self.done as u64, length as u64);
-                task.with_memory_mut(&pieces, fill)?
+                let pieces = pieces.window(self.done as u64, length as u64);
+                task.with_memory_mut(pieces.all(), fill)?
             }
         };
         self.done += count;
@@ -133,7 +175,13 @@ impl<'a> Source<'a> {
     /// Pieces of the calling task's memory.
     pub fn guest(task: &'a Task, pieces: Vec<Iovec>) -> Self {
         let total = sum(&pieces);
-        Self { place: Place::Guest { task, pieces }, done: 0, total }
+        Self { place: Place::Guest { task, pieces: pieces.into() }, done: 0, total }
+    }
+
+    /// One piece of the calling task's memory.
+    pub fn guest_buffer(task: &'a Task, address: u64, length: usize) -> Self {
+        let pieces = Pieces::One([Iovec { iov_base: address, iov_len: length as u64 }]);
+        Self { place: Place::Guest { task, pieces }, done: 0, total: length }
     }
 
     /// A buffer of our own.
@@ -177,6 +225,14 @@ impl<'a> Source<'a> {
         })
     }
 
+    /// Fetches up to `buffer.len()` bytes without using them up.
+    pub fn peek(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let before = self.done;
+        let result = self.take(buffer);
+        self.done = before;
+        result
+    }
+
     /// Fetches up to `length` bytes into a new buffer; short when the guest's memory ends early.
     pub fn take_vec(&mut self, length: usize) -> Result<Vec<u8>, Errno> {
         let mut buffer = vec![0; length.min(self.remaining())];
@@ -203,8 +259,8 @@ impl<'a> Source<'a> {
         let count = match &self.place {
             Place::Own(buffer) => drain(&[IoSlice::new(&buffer[self.done..self.done + length])])?,
             Place::Guest { task, pieces } => {
-                let pieces = window(pieces, self.done as u64, length as u64);
-                task.with_memory(&pieces, drain)?
+                let pieces = pieces.window(self.done as u64, length as u64);
+                task.with_memory(pieces.all(), drain)?
             }
         };
         self.done += count;

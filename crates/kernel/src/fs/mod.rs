@@ -3,6 +3,10 @@
 pub mod dev;
 pub mod devpts;
 pub mod generated;
+pub mod epoll;
+pub mod eventfd;
+pub mod memfd;
+pub mod pipe;
 pub mod proc;
 pub mod sys;
 

@@ -1,9 +1,16 @@
 //! System calls: one table by number, one file a family. The families only decode arguments and call the objects.
 
+pub mod blocking;
+mod descriptor;
+mod epoll;
+mod event_files;
+pub mod poll;
+mod record_locks;
 mod refused;
 mod schedule;
 mod system;
 pub mod table;
+mod transfer;
 pub mod unsupported;
 
 use std::sync::Arc;

@@ -8,7 +8,17 @@ use cloudpilot_abi::Errno;
 use std::sync::Arc;
 
 /// Every family's calls. A new family is one line here.
-const FAMILIES: &[&[Call]] = &[super::system::CALLS, super::schedule::CALLS, super::refused::CALLS];
+const FAMILIES: &[&[Call]] = &[
+    super::system::CALLS,
+    super::schedule::CALLS,
+    super::refused::CALLS,
+    super::transfer::CALLS,
+    super::descriptor::CALLS,
+    super::record_locks::CALLS,
+    super::poll::CALLS,
+    super::epoll::CALLS,
+    super::event_files::CALLS,
+];
 
 fn unsupported(_task: &Arc<Task>, _args: &Args) -> SysResult {
     Err(Errno::ENOSYS)

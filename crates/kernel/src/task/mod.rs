@@ -183,10 +183,35 @@ impl Task {
         queues: &[&WaitQueue],
         mask: PollEvents,
         deadline: Option<u64>,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        // Nearly all waits are for one object: its number stands on the stack, so that a blocked read allocates nothing.
+        if let [queue] = queues {
+            return self.block_on_each(&[(*queue, mask)], deadline, attempt);
+        }
+        let queues: Vec<(&WaitQueue, PollEvents)> = queues.iter().map(|queue| (*queue, mask)).collect();
+        self.block_on_each(&queues, deadline, attempt)
+    }
+
+    /// Like [`block_on`](Self::block_on), with a mask for each queue.
+    pub fn block_on_each<T>(
+        &self,
+        queues: &[(&WaitQueue, PollEvents)],
+        deadline: Option<u64>,
         mut attempt: impl FnMut() -> Option<T>,
     ) -> Result<T, WaitError> {
         let parker: Arc<dyn Wake> = self.parker.clone();
-        let registered: Vec<(&WaitQueue, u64)> = queues.iter().map(|queue| (*queue, queue.register(mask, Arc::clone(&parker)))).collect();
+        let mut one = [0];
+        let mut many = Vec::new();
+        let numbers = if queues.len() <= 1 {
+            &mut one[..queues.len()]
+        } else {
+            many.resize(queues.len(), 0);
+            &mut many[..]
+        };
+        for (number, (queue, mask)) in numbers.iter_mut().zip(queues) {
+            *number = queue.register(*mask, Arc::clone(&parker));
+        }
         let result = loop {
             self.parker.reset();
             if let Some(value) = attempt() {
@@ -200,8 +225,8 @@ impl Task {
             }
             self.parker.park(deadline);
         };
-        for (queue, id) in registered {
-            queue.unregister(id);
+        for (number, (queue, _)) in numbers.iter().zip(queues) {
+            queue.unregister(*number);
         }
         result
     }

@@ -87,12 +87,12 @@ impl Task {
 
     /// Where a read of `length` bytes into one buffer goes.
     pub fn destination(&self, address: u64, length: usize) -> Destination<'_> {
-        Destination::guest(self, vec![Iovec { iov_base: address, iov_len: length.min(MAX_TRANSFER) as u64 }])
+        Destination::guest_buffer(self, address, length.min(MAX_TRANSFER))
     }
 
     /// Where a write of `length` bytes from one buffer comes from.
     pub fn source(&self, address: u64, length: usize) -> Source<'_> {
-        Source::guest(self, vec![Iovec { iov_base: address, iov_len: length.min(MAX_TRANSFER) as u64 }])
+        Source::guest_buffer(self, address, length.min(MAX_TRANSFER))
     }
 
     /// Runs `use_slices` on guest memory in place; see [`Source::with_slices`].

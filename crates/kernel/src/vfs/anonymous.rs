@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::file::{File, FileOps};
 use super::inode::{Attributes, FileType, FilesystemFigures, Inode, InodeCommon, SetAttributes, SetTime};
+use crate::fs::pipe::Fifo;
 use crate::task::Task;
 
 /// Device number that anonymous inodes report.
@@ -24,14 +25,25 @@ pub struct AnonymousInode {
     /// What `/proc/<pid>/fd/<n>` prints: `anon_inode:[eventfd]`, `pipe`, `socket` (the last two get `:[number]` appended).
     label: &'static str,
     attributes: Mutex<(u32, u32, u32, Timespec)>,
+    /// For pipes, which can be opened again through `/proc/<pid>/fd`.
+    fifo: Option<Fifo>,
 }
 
 impl AnonymousInode {
     /// A new inode owned by root with mode 0600.
     pub fn new(label: &'static str, file_type: FileType) -> Arc<Self> {
-        let number = NEXT_INODE.fetch_add(1, Ordering::Relaxed);
+        Self::with_fifo(label, file_type, None)
+    }
+
+    /// The inode of a pipe.
+    pub fn new_fifo(fifo: Fifo) -> Arc<Self> {
+        Self::with_fifo("pipe", FileType::Fifo, Some(fifo))
+    }
+
+    fn with_fifo(label: &'static str, file_type: FileType, fifo: Option<Fifo>) -> Arc<Self> {
+        let number = next_number();
         let attributes = Mutex::new((0o600, 0, 0, crate::time::realtime()));
-        Arc::new(Self { common: InodeCommon::default(), file_type, number, label, attributes })
+        Arc::new(Self { common: InodeCommon::default(), file_type, number, label, attributes, fifo })
     }
 
     /// What the link in `/proc/<pid>/fd` reads.
@@ -42,6 +54,11 @@ impl AnonymousInode {
             format!("{}:[{}]", self.label, self.number)
         }
     }
+}
+
+/// A number for an inode outside of all trees.
+pub fn next_number() -> u64 {
+    NEXT_INODE.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Opens an anonymous file, such as `anon_inode:[eventfd]`.
@@ -83,6 +100,10 @@ impl Inode for AnonymousInode {
         self.file_type
     }
 
+    fn link_text(&self) -> Option<Vec<u8>> {
+        Some(AnonymousInode::link_text(self).into_bytes())
+    }
+
     fn set_attributes(&self, changes: &SetAttributes) -> Result<(), Errno> {
         if changes.size.is_some() {
             return Err(Errno::EINVAL);
@@ -97,8 +118,8 @@ impl Inode for AnonymousInode {
         Ok(())
     }
 
-    fn open(self: Arc<Self>, _flags: u32, _task: &Arc<Task>) -> Result<Arc<dyn FileOps>, Errno> {
-        Err(Errno::ENXIO)
+    fn open(self: Arc<Self>, flags: u32, task: &Arc<Task>) -> Result<Arc<dyn FileOps>, Errno> {
+        self.fifo.as_ref().ok_or(Errno::ENXIO)?.open(flags, task)
     }
 
     fn statfs(&self) -> Result<FilesystemFigures, Errno> {

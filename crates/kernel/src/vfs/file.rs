@@ -8,7 +8,11 @@ use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
 use super::Path;
+use super::async_notice::AsyncNotice;
 use super::inode::{DirectorySink, Inode};
+use super::locks::LockOwner;
+use super::watch;
+use crate::fs::epoll::EpollLinks;
 use crate::io::{Destination, Source};
 use crate::mm::Mapping;
 use crate::task::Task;
@@ -124,13 +128,27 @@ pub struct File {
     pub owner: AtomicI32,
     /// `F_SETSIG`.
     pub owner_signal: AtomicI32,
+    /// Which epolls watch it, so that they forget it with its last descriptor.
+    pub epolls: EpollLinks,
+    /// Who sends `SIGIO` while `FASYNC` is set.
+    pub async_notice: AsyncNotice,
 }
 
 impl File {
     /// A description with its `O_*` flags.
     pub fn new(ops: Arc<dyn FileOps>, inode: Arc<dyn Inode>, path: Option<Path>, flags: u32) -> Arc<Self> {
         let flags = AtomicU32::new(flags & !(raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC));
-        Arc::new(Self { ops, inode, path, position: Mutex::new(0), flags, owner: AtomicI32::new(0), owner_signal: AtomicI32::new(0) })
+        Arc::new(Self {
+            ops,
+            inode,
+            path,
+            position: Mutex::new(0),
+            flags,
+            owner: AtomicI32::new(0),
+            owner_signal: AtomicI32::new(0),
+            epolls: EpollLinks::default(),
+            async_notice: AsyncNotice::default(),
+        })
     }
 
     /// Access mode and status flags, as `F_GETFL` gives them.
@@ -174,6 +192,12 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        self.ops.clone().release(self);
+        self.epolls.file_gone(self);
+        self.async_notice.stop(self);
+        self.inode.common().locks.release(LockOwner::description(self));
+        if self.flags() & raw::O_PATH == 0 {
+            watch::file_event(self, if self.writable() { raw::IN_CLOSE_WRITE } else { raw::IN_CLOSE_NOWRITE });
+        }
+        self.ops.release(self);
     }
 }

@@ -178,6 +178,11 @@ pub trait Inode: Any + Send + Sync {
     /// Type alone, without host calls; never changes.
     fn file_type(&self) -> FileType;
 
+    /// What the link in `/proc/<pid>/fd` reads for inodes that stand in no tree.
+    fn link_text(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Changes attributes.
     fn set_attributes(&self, _changes: &SetAttributes) -> Result<(), Errno> {
         Err(Errno::EPERM)

@@ -4,6 +4,7 @@
 //! then a file's position. A descriptor table's lock is held alone.
 
 pub mod anonymous;
+pub mod async_notice;
 pub mod fd;
 pub mod file;
 pub mod inode;

@@ -1,0 +1,106 @@
+//! `FASYNC`: a signal to a file's owner whenever its readiness changes, `fcntl(2)` under `F_SETOWN`.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytemuck::Zeroable;
+use cloudpilot_abi::types::Siginfo;
+use cloudpilot_abi::{Errno, raw};
+use parking_lot::Mutex;
+
+use super::file::File;
+use crate::Kernel;
+use crate::task::Task;
+use crate::wait::{PollEvents, Wake};
+
+/// What hears of readiness. It holds no file: were it to drop the last reference to one, that would happen with its queue locked.
+struct Notice {
+    kernel: Weak<Kernel>,
+    owner: AtomicI32,
+    signal: AtomicI32,
+}
+
+/// A file's notice, if `FASYNC` is set, with its number on the file's queue.
+#[derive(Default)]
+pub struct AsyncNotice {
+    notice: Mutex<Option<(u64, Arc<Notice>)>>,
+}
+
+/// `si_code` of readiness (`POLL_IN`, `POLL_OUT`, `POLL_ERR`, `POLL_HUP`).
+fn code(events: PollEvents) -> i32 {
+    if events.contains(PollEvents::HUP) {
+        6
+    } else if events.contains(PollEvents::ERR) {
+        4
+    } else if events.intersects(PollEvents::IN | PollEvents::RDNORM) {
+        1
+    } else {
+        2
+    }
+}
+
+impl Wake for Notice {
+    fn wake(&self, events: PollEvents) {
+        let Some(kernel) = self.kernel.upgrade() else { return };
+        let mut info = Siginfo::zeroed();
+        info.si_signo = match self.signal.load(Ordering::Relaxed) {
+            0 => raw::SIGIO as i32,
+            signal => signal,
+        };
+        info.si_code = code(events);
+        info.fields[0] = u64::from(events.bits());
+        match self.owner.load(Ordering::Relaxed) {
+            0 => {}
+            group @ ..0 => {
+                let _ = crate::signal::send_to_group(&kernel, -group, &info);
+            }
+            pid => {
+                if let Some(process) = kernel.tasks.process(pid) {
+                    crate::signal::send_to_process(&process, &info);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncNotice {
+    /// Ends the notices of a file that goes away.
+    pub fn stop(&self, file: &File) {
+        if let (Some((id, _)), Some(queue)) = (self.notice.lock().take(), file.ops.queue()) {
+            queue.unregister(id);
+            file.ops.watch(false);
+        }
+    }
+}
+
+impl File {
+    /// `FASYNC` on or off. Files without readiness take no notice, as on Linux.
+    pub fn set_async(&self, task: &Task, on: bool) -> Result<(), Errno> {
+        self.async_notice.stop(self);
+        let Some(queue) = self.ops.queue().filter(|_| on) else { return Ok(()) };
+        let notice = Arc::new(Notice { kernel: Arc::downgrade(&task.kernel), owner: AtomicI32::new(0), signal: AtomicI32::new(0) });
+        let id = queue.register(PollEvents::READ | PollEvents::WRITE, notice.clone());
+        self.ops.watch(true);
+        *self.async_notice.notice.lock() = Some((id, notice));
+        self.owner_changed();
+        Ok(())
+    }
+
+    /// `F_SETOWN`: a process, or a group by its negative number; 0 for nobody.
+    pub fn set_owner(&self, task: &Task, owner: i32) -> Result<(), Errno> {
+        if owner > 0 && task.kernel.tasks.find(owner).is_none() && task.kernel.tasks.process(owner).is_none() {
+            return Err(Errno::ESRCH);
+        }
+        self.owner.store(owner, Ordering::Relaxed);
+        self.owner_changed();
+        Ok(())
+    }
+
+    /// Owner or signal were changed.
+    pub fn owner_changed(&self) {
+        if let Some((_, notice)) = &*self.async_notice.notice.lock() {
+            notice.owner.store(self.owner.load(Ordering::Relaxed), Ordering::Relaxed);
+            notice.signal.store(self.owner_signal.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
