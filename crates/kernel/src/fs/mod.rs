@@ -2,12 +2,13 @@
 
 pub mod dev;
 pub mod devpts;
-pub mod generated;
 pub mod epoll;
 pub mod eventfd;
+pub mod generated;
 pub mod memfd;
 pub mod pipe;
 pub mod proc;
+pub mod stdio;
 pub mod sys;
 
 /// Filesystem types as `/proc/filesystems` lists them; true for those without a device.

@@ -1,4 +1,11 @@
 //! The host's side: error numbers, and readiness of host descriptors.
+//!
+//! Lock order: a host descriptor's watch state, then the poller's table. Neither is held while a queue is notified.
+
+pub mod descriptor;
+mod poller;
+
+pub use descriptor::HostDescriptor;
 
 use cloudpilot_abi::Errno;
 

@@ -6,7 +6,7 @@ use cloudpilot_abi::{Errno, raw};
 
 use crate::io::{Destination, Source};
 use crate::task::Task;
-use crate::vfs::file::{File, FileOps};
+use crate::vfs::file::{File, FileOps, OWN_POSITION};
 use crate::vfs::inode::FileType;
 use crate::vfs::watch;
 use crate::wait::{PollEvents, WaitError};
@@ -59,13 +59,13 @@ pub fn retry<T>(
 fn read_once(file: &File, destination: &mut Destination<'_>, at: Option<u64>) -> Result<usize, Errno> {
     match at {
         Some(offset) => file.ops.read(file, destination, offset),
-        None if file.ops.seekable() => {
+        None if file.has_position() => {
             let mut position = file.position.lock();
             let count = file.ops.read(file, destination, *position)?;
             *position += count as u64;
             Ok(count)
         }
-        None => file.ops.read(file, destination, 0),
+        None => file.ops.read(file, destination, OWN_POSITION),
     }
 }
 
@@ -112,13 +112,13 @@ fn read_waiting(task: &Task, file: &File, destination: &mut Destination<'_>, at:
 fn write_once(file: &File, source: &mut Source<'_>, at: Option<u64>) -> Result<usize, Errno> {
     match at {
         Some(offset) => file.ops.write(file, source, offset),
-        None if file.ops.seekable() => {
+        None if file.has_position() => {
             let mut position = file.position.lock();
             let count = file.ops.write(file, source, *position)?;
             *position = if file.appends() { file.ops.end_of_file(file)? } else { *position + count as u64 };
             Ok(count)
         }
-        None => file.ops.write(file, source, 0),
+        None => file.ops.write(file, source, OWN_POSITION),
     }
 }
 
@@ -161,7 +161,7 @@ fn limit_size(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>
     if limit == crate::task::limits::INFINITY {
         return Ok(());
     }
-    let start = if file.appends() { file.ops.end_of_file(file)? } else { at.unwrap_or_else(|| *file.position.lock()) };
+    let start = if file.appends() { file.ops.end_of_file(file)? } else { at.map_or_else(|| file.current_position(), Ok)? };
     if start >= limit && source.remaining() > 0 {
         send_to_self(task, raw::SIGXFSZ as i32);
         return Err(Errno::EFBIG);

@@ -205,7 +205,7 @@ fn ioctl(task: &Arc<Task>, args: &Args) -> SysResult {
             _ => return Err(Errno::ENOTTY),
         },
         raw_ioctl::FIONREAD if file.inode.file_type() == FileType::Regular => {
-            let left = file.inode.attributes()?.size as i64 - *file.position.lock() as i64;
+            let left = file.inode.attributes()?.size as i64 - file.current_position()? as i64;
             task.write(argument, &(left as i32))?;
         }
         raw_ioctl::FIGETBSZ if file.inode.file_type() != FileType::Fifo => {

@@ -58,7 +58,7 @@ fn flock(task: &Arc<Task>, args: &Args) -> SysResult {
 fn range(file: &File, lock: &Flock) -> Result<(u64, u64), Errno> {
     let base = match u32::from(lock.l_whence as u16) {
         raw::SEEK_SET => 0,
-        raw::SEEK_CUR => *file.position.lock() as i64,
+        raw::SEEK_CUR => file.current_position()? as i64,
         raw::SEEK_END => file.inode.attributes()?.size as i64,
         _ => return Err(Errno::EINVAL),
     };

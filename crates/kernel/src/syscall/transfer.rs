@@ -1,5 +1,6 @@
 //! Reading and writing: `read`, `write` and their vectored and positioned forms, `lseek`.
 
+use std::io::SeekFrom;
 use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
@@ -148,6 +149,9 @@ fn lseek(task: &Arc<Task>, args: &Args) -> SysResult {
     if !file.ops.seekable() {
         return Err(Errno::ESPIPE);
     }
+    if let Some(result) = own_seek(&file, offset, args.uint(2))? {
+        return result.map(|position| position as usize);
+    }
     let mut position = file.position.lock();
     let target = match args.uint(2) {
         raw::SEEK_SET => offset,
@@ -160,4 +164,15 @@ fn lseek(task: &Arc<Task>, args: &Args) -> SysResult {
     };
     *position = u64::try_from(target).map_err(|_| Errno::EINVAL)?;
     Ok(target as usize)
+}
+
+/// `lseek` of a file that keeps its position elsewhere; none for others.
+fn own_seek(file: &File, offset: i64, whence: u32) -> Result<Option<Result<u64, Errno>>, Errno> {
+    let target = match whence {
+        raw::SEEK_SET => SeekFrom::Start(u64::try_from(offset).map_err(|_| Errno::EINVAL)?),
+        raw::SEEK_CUR => SeekFrom::Current(offset),
+        raw::SEEK_END => SeekFrom::End(offset),
+        _ => return Ok(None),
+    };
+    Ok(file.ops.own_position(target))
 }

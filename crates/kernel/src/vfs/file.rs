@@ -1,6 +1,7 @@
 //! Open file descriptions and what can be done with them.
 
 use std::any::Any;
+use std::io::SeekFrom;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -37,6 +38,12 @@ pub trait FileOps: Any + Send + Sync {
     /// Whether positions mean something (`lseek`, `pread`); otherwise `ESPIPE`.
     fn seekable(&self) -> bool {
         false
+    }
+
+    /// The position of a file that keeps it elsewhere (a host description that others share): moves by `lseek(2)`'s rules and answers where it is. Reads
+    /// and writes at the position then come with the offset [`OWN_POSITION`]. None for files whose [`File::position`] counts.
+    fn own_position(&self, _move_to: SeekFrom) -> Option<Result<u64, Errno>> {
+        None
     }
 
     /// Size for `SEEK_END` and for the position after an append.
@@ -110,6 +117,9 @@ pub trait FileOps: Any + Send + Sync {
     }
 }
 
+/// The offset that stands for "at the file's own position"; see [`FileOps::own_position`].
+pub const OWN_POSITION: u64 = u64::MAX;
+
 /// Status flags that `fcntl(F_SETFL)` may change.
 pub const SETTABLE_FLAGS: u32 = raw::O_APPEND | raw::O_NONBLOCK | raw::O_DIRECT | raw::O_NOATIME | raw::FASYNC;
 
@@ -182,6 +192,27 @@ impl File {
     /// `O_APPEND`.
     pub fn appends(&self) -> bool {
         self.flags() & raw::O_APPEND != 0
+    }
+
+    /// Whether [`position`](Self::position) counts.
+    pub fn has_position(&self) -> bool {
+        self.ops.seekable() && self.ops.own_position(SeekFrom::Current(0)).is_none()
+    }
+
+    /// Where the next read or write happens.
+    pub fn current_position(&self) -> Result<u64, Errno> {
+        self.ops.own_position(SeekFrom::Current(0)).unwrap_or_else(|| Ok(*self.position.lock()))
+    }
+
+    /// Moves there.
+    pub fn set_position(&self, position: u64) -> Result<(), Errno> {
+        match self.ops.own_position(SeekFrom::Start(position)) {
+            Some(result) => result.map(drop),
+            None => {
+                *self.position.lock() = position;
+                Ok(())
+            }
+        }
     }
 
     /// The operations as their concrete type.
