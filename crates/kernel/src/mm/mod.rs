@@ -1,17 +1,40 @@
 //! Guest memory as address spaces: areas, what backs them, faults, copies.
+//!
+//! An address space is a map of *areas* (what `mmap(2)` made) and, beside it, a map of *extents*: the pages that exist, each a run of the memory
+//! file. Host files are mapped by the stub itself and get extents only where the guest writes to a private mapping. The stub's own mappings
+//! are a cache of both maps: whatever is missing there faults, and [`Mm::fault`] puts it right.
+//!
+//! Copy-on-write: after fork both sides' extents are marked and mapped read-only; who writes first gets a copy unless it is the only owner left.
+//!
+//! Lock order: `Mm::state`, then a memory object's pages, then the memory file's ranges. The stub's calls are made with `state` locked.
 
+pub mod access;
+mod area;
+mod extents;
+mod fault;
+mod foreign;
+mod fork;
+mod map;
 pub mod report;
 
-use std::io::{IoSlice, IoSliceMut};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use cloudpilot_abi::Errno;
-use cloudpilot_abi::types::Iovec;
-use cloudpilot_memory::Object;
-use cloudpilot_platform::Executor;
+use cloudpilot_memory::{MemoryFile, Object};
+use cloudpilot_platform::AddressLimits;
+use parking_lot::RwLock;
+
+pub use area::{Area, Content};
+pub use fault::FaultError;
+pub use map::{MapRequest, Placement};
+pub use report::{AreaInfo, Layout};
+
+use extents::Extents;
 
 /// What a file offers to `mmap(2)`.
+#[derive(Clone)]
 pub enum Mapping {
     /// Zeroes, private to each mapping (`/dev/zero` privately).
     Zero,
@@ -22,41 +45,95 @@ pub enum Mapping {
 }
 
 /// An address space.
-pub struct Mm {}
+pub struct Mm {
+    /// Distinguishes address spaces in futex keys; never used again.
+    pub id: u64,
+    memory: Arc<MemoryFile>,
+    limits: AddressLimits,
+    state: RwLock<State>,
+    /// Another task changed pages here: the stub's mappings of `State::pending` must be renewed before the guest runs on.
+    stale: AtomicBool,
+}
+
+struct State {
+    areas: BTreeMap<u64, Area>,
+    extents: Extents,
+    layout: Layout,
+    auxiliary_vector: Vec<u64>,
+    /// Where the search for free addresses starts, downwards.
+    mmap_top: u64,
+    /// Below what was placed last: where the next placement is likely to succeed at once.
+    hint: u64,
+    /// Sum of the areas' sizes, for `RLIMIT_AS`.
+    mapped: u64,
+    /// Ranges whose mappings in the stub are out of date.
+    pending: Vec<(u64, u64)>,
+    /// `mlockall(MCL_FUTURE)`.
+    lock_future: bool,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Mm {
-    /// Copies bytes out of the guest, all or `EFAULT`.
-    pub fn read(&self, _executor: &mut dyn Executor, _address: u64, _buffer: &mut [u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
+    /// An empty address space.
+    pub fn new(memory: &Arc<MemoryFile>, limits: AddressLimits) -> Arc<Self> {
+        let state = State {
+            areas: BTreeMap::new(),
+            extents: Extents::default(),
+            layout: Layout::default(),
+            auxiliary_vector: Vec::new(),
+            mmap_top: limits.highest,
+            hint: limits.highest,
+            mapped: 0,
+            pending: Vec::new(),
+            lock_future: false,
+        };
+        Arc::new(Self::from_state(memory, limits, state))
     }
 
-    /// Copies bytes into the guest, all or `EFAULT`.
-    pub fn write(&self, _executor: &mut dyn Executor, _address: u64, _bytes: &[u8]) -> Result<(), Errno> {
-        Err(Errno::EFAULT)
+    fn from_state(memory: &Arc<MemoryFile>, limits: AddressLimits, state: State) -> Self {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Self { id, memory: Arc::clone(memory), limits, state: RwLock::new(state), stale: AtomicBool::new(false) }
     }
 
-    /// A string up to its zero byte.
-    pub fn read_string(&self, _executor: &mut dyn Executor, _address: u64, _limit: usize, _too_long: Errno) -> Result<Vec<u8>, Errno> {
-        Err(Errno::EFAULT)
+    /// What guests may map, and where the vDSO is.
+    pub fn limits(&self) -> AddressLimits {
+        self.limits
     }
 
-    /// Hands readable guest memory to `use_slices` in place; what lies behind an unreadable byte is left out.
-    pub fn with_slices(
-        &self,
-        _executor: &mut dyn Executor,
-        _pieces: &[Iovec],
-        _use_slices: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, Errno>,
-    ) -> Result<usize, Errno> {
-        Err(Errno::EFAULT)
+    /// Notes where exec put things.
+    pub fn set_layout(&self, layout: Layout, auxiliary_vector: Vec<u64>) {
+        let mut state = self.state.write();
+        state.layout = layout;
+        state.auxiliary_vector = auxiliary_vector;
     }
 
-    /// Hands writable guest memory to `fill_slices` in place; what lies behind an unwritable byte is left out.
-    pub fn with_slices_mut(
-        &self,
-        _executor: &mut dyn Executor,
-        _pieces: &[Iovec],
-        _fill_slices: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<usize, Errno>,
-    ) -> Result<usize, Errno> {
-        Err(Errno::EFAULT)
+    /// Changes the layout (`brk(2)`, `prctl(PR_SET_MM)`).
+    pub fn update_layout(&self, change: impl FnOnce(&mut Layout)) {
+        change(&mut self.state.write().layout);
+    }
+
+    /// Where the search for free addresses starts, downwards: below the stack.
+    pub fn set_mmap_top(&self, top: u64) {
+        let mut state = self.state.write();
+        state.mmap_top = top;
+        state.hint = top;
+    }
+
+    /// Bytes of all areas.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.state.read().mapped
+    }
+
+    /// Bytes that exist in the memory file on behalf of this address space, shared ones included.
+    pub fn resident_bytes(&self) -> u64 {
+        self.state.read().extents.total()
+    }
+}
+
+impl Drop for Mm {
+    fn drop(&mut self) {
+        let memory = Arc::clone(&self.memory);
+        self.state.get_mut().extents.remove(0, u64::MAX, |range| memory.release(range));
     }
 }

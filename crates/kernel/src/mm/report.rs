@@ -1,9 +1,9 @@
 //! What an address space tells about itself: for `/proc/<pid>/maps` and friends, and for those who read another task's memory.
 
-use cloudpilot_abi::Errno;
+use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 use cloudpilot_platform::Protection;
 
-use super::Mm;
+use super::{Area, Mm};
 use crate::vfs::Path;
 
 /// One area, as `/proc/<pid>/maps` shows it.
@@ -50,26 +50,56 @@ pub struct Layout {
 impl Mm {
     /// All areas, ascending.
     pub fn areas(&self) -> Vec<AreaInfo> {
-        Vec::new()
+        let state = self.state.read();
+        let mut result: Vec<AreaInfo> = state.areas.iter().map(|(start, area)| describe(&state, *start, area)).collect();
+        if let Some((start, end, header)) = self.limits.vdso {
+            result.push(platform_area(start, header, "[vvar]", raw::PROT_READ));
+            result.push(platform_area(header, end, "[vdso]", raw::PROT_READ | raw::PROT_EXEC));
+        }
+        result
     }
 
     /// Where exec put things.
     pub fn layout(&self) -> Layout {
-        Layout::default()
+        self.state.read().layout
     }
 
     /// The auxiliary vector that exec made, `/proc/<pid>/auxv`.
     pub fn auxiliary_vector(&self) -> Vec<u64> {
-        Vec::new()
+        self.state.read().auxiliary_vector.clone()
     }
 
-    /// Copies bytes out of this address space for another task, protection not asked; answers how many came before the first unmapped one.
-    pub fn read_foreign(&self, _address: u64, _buffer: &mut [u8]) -> usize {
-        0
+    /// Which pages of a range exist (`mincore(2)`); `ENOMEM` where nothing is mapped.
+    pub fn residency(&self, start: u64, end: u64) -> Result<Vec<u8>, Errno> {
+        let state = self.state.read();
+        if super::map::covered_until(&state, start, end) < end {
+            return Err(Errno::ENOMEM);
+        }
+        let mut pages = vec![0; ((end - start) / PAGE_SIZE) as usize];
+        for (from, extent) in state.extents.within(start, end) {
+            pages[((from - start) / PAGE_SIZE) as usize..((extent.end - start) / PAGE_SIZE) as usize].fill(1);
+        }
+        Ok(pages)
     }
+}
 
-    /// Copies bytes into this address space for another task; `EIO` where nothing is mapped.
-    pub fn write_foreign(&self, _address: u64, _bytes: &[u8]) -> Result<usize, Errno> {
-        Err(Errno::EIO)
+fn describe(state: &super::State, start: u64, area: &Area) -> AreaInfo {
+    let resident = state.extents.within(start, area.end).iter().map(|(from, extent)| extent.end - from).sum();
+    let attributes = area.file.as_ref().and_then(|(file, _)| file.inode.attributes().ok());
+    AreaInfo {
+        start,
+        end: area.end,
+        protection: area.protection,
+        shared: area.shared,
+        file: area.file.as_ref().and_then(|(file, _)| file.path.clone()),
+        offset: area.file.as_ref().map_or(0, |(_, offset)| *offset),
+        device: attributes.map_or(0, |attributes| attributes.device),
+        inode: attributes.map_or(0, |attributes| attributes.inode),
+        name: area.name.clone(),
+        resident,
     }
+}
+
+fn platform_area(start: u64, end: u64, name: &str, protection: Protection) -> AreaInfo {
+    AreaInfo { start, end, protection, shared: false, file: None, offset: 0, device: 0, inode: 0, name: Some(name.to_owned()), resident: 0 }
 }
