@@ -245,7 +245,7 @@ impl FileOps for Memory {
         let mut done = 0;
         while source.remaining() > 0 {
             let bytes = source.take_vec(PIECE)?;
-            match mm.write_foreign(offset.wrapping_add(done as u64), &bytes) {
+            match mm.write_foreign(offset.wrapping_add(done as u64), &bytes, true) {
                 Ok(count) => done += count,
                 Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,
