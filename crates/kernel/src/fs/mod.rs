@@ -8,8 +8,10 @@ pub mod generated;
 pub mod memfd;
 pub mod pipe;
 pub mod proc;
+pub mod signalfd;
 pub mod stdio;
 pub mod sys;
+pub mod timerfd;
 
 /// Filesystem types as `/proc/filesystems` lists them; true for those without a device.
 pub const FILESYSTEMS: &[(&str, bool)] = &[

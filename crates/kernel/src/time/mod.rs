@@ -1,5 +1,7 @@
 //! Clocks and timers.
 
+pub mod service;
+
 use cloudpilot_abi::types::Timespec;
 use rustix::time::{ClockId, clock_gettime};
 
