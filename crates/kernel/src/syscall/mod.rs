@@ -8,6 +8,8 @@ pub mod poll;
 mod record_locks;
 mod refused;
 mod schedule;
+mod splice;
+mod storage;
 mod system;
 pub mod table;
 mod transfer;

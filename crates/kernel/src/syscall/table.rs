@@ -18,6 +18,8 @@ const FAMILIES: &[&[Call]] = &[
     super::poll::CALLS,
     super::epoll::CALLS,
     super::event_files::CALLS,
+    super::storage::CALLS,
+    super::splice::CALLS,
 ];
 
 fn unsupported(_task: &Arc<Task>, _args: &Args) -> SysResult {

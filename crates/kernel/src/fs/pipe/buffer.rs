@@ -204,6 +204,16 @@ impl Buffer {
         }
     }
 
+    /// Adds bytes in front; the pipe may hold more than its size until they are read.
+    pub fn push_front(&mut self, bytes: &[u8]) {
+        for part in bytes.rchunks(PAGE) {
+            let mut page = self.fresh_page();
+            page[..part.len()].copy_from_slice(part);
+            self.chunks.push_front(Chunk { page, start: 0, end: part.len(), packet: false });
+            self.bytes += part.len();
+        }
+    }
+
     /// Moves chunks, whole where possible, to another pipe (`splice(2)`); answers the bytes.
     pub fn move_to(&mut self, other: &mut Self, mut length: usize) -> usize {
         let mut moved = 0;

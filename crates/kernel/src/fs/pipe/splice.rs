@@ -7,8 +7,8 @@ use parking_lot::MutexGuard;
 
 use super::buffer::PAGE;
 use super::{Pipe, State};
-use crate::io::Source;
-use crate::wait::PollEvents;
+use crate::io::{Destination, Source};
+use crate::wait::{PollEvents, WaitQueue};
 
 /// Both pipes' states, locked in the order of their addresses; `EINVAL` when they are one.
 fn lock_both<'a>(from: &'a Arc<Pipe>, to: &'a Arc<Pipe>) -> Result<(MutexGuard<'a, State>, MutexGuard<'a, State>), Errno> {
@@ -34,6 +34,36 @@ fn check(from: &State, to: &State) -> Result<bool, Errno> {
         return if from.writers == 0 { Ok(false) } else { Err(Errno::EAGAIN) };
     }
     if to.buffer.is_full() { Err(Errno::EAGAIN) } else { Ok(true) }
+}
+
+impl Pipe {
+    /// Announces bytes, room, and the ends' coming and going.
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    /// Bytes that fit now; `EPIPE` without a reader.
+    pub fn room(&self) -> Result<usize, Errno> {
+        let state = self.state.lock();
+        if state.readers == 0 { Err(Errno::EPIPE) } else { Ok(state.buffer.room(usize::MAX, false)) }
+    }
+
+    /// Takes up to `length` bytes out; empty at the end of input.
+    pub fn take(&self, length: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; length.min(self.state.lock().buffer.bytes().max(1))];
+        let count = self.read(&mut Destination::own(&mut bytes))?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    /// Puts bytes back in front that [`take`](Self::take) took and nobody wanted.
+    pub fn give_back(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.state.lock().buffer.push_front(bytes);
+        self.queue.notify(PollEvents::IN | PollEvents::RDNORM);
+    }
 }
 
 /// Moves up to `length` bytes without copying whole pages.
