@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, raw};
 
 use super::subject::{Live, Subject, parse_number};
+use crate::fs::devpts::SlaveNode;
 use crate::fs::generated::{Directory, Entry, Kind, Plan, Resolve};
 use crate::task::Task;
 use crate::vfs::anonymous::AnonymousInode;
@@ -59,7 +60,13 @@ pub fn root(subject: &Subject) -> Plan {
 fn file_text(file: &File, viewer: &Task) -> Vec<u8> {
     match &file.path {
         Some(path) => place_text(path, Some(viewer)),
-        None => file.inode.as_any().downcast_ref::<AnonymousInode>().map_or_else(|| b"?".to_vec(), |inode| inode.link_text().into_bytes()),
+        None => {
+            let inode = file.inode.as_any();
+            if let Some(anonymous) = inode.downcast_ref::<AnonymousInode>() {
+                return anonymous.link_text().into_bytes();
+            }
+            inode.downcast_ref::<SlaveNode>().map_or_else(|| b"?".to_vec(), |node| node.name().into_bytes())
+        }
     }
 }
 
