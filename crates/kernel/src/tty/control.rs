@@ -143,7 +143,15 @@ impl Tty {
         if group < 0 {
             return Err(Errno::EINVAL);
         }
-        let members: Vec<i32> = task.kernel.tasks.processes().iter().map(|process| place(process)).filter(|place| place.0 == group).map(|place| place.1).collect();
+        let members: Vec<i32> = task
+            .kernel
+            .tasks
+            .processes()
+            .iter()
+            .map(|process| place(process))
+            .filter(|place| place.0 == group)
+            .map(|place| place.1)
+            .collect();
         match members.first() {
             None => Err(Errno::ESRCH),
             Some(other) if *other != session => Err(Errno::EPERM),

@@ -72,14 +72,7 @@ impl Default for Termios {
             c_iflag: raw::ICRNL | raw::IXON,
             c_oflag: raw::OPOST | raw::ONLCR,
             c_cflag: raw::B38400 | raw::CS8 | raw::CREAD,
-            c_lflag: raw::ISIG
-                | raw::ICANON
-                | raw::ECHO
-                | raw::ECHOE
-                | raw::ECHOK
-                | raw::ECHOCTL
-                | raw::ECHOKE
-                | raw::IEXTEN,
+            c_lflag: raw::ISIG | raw::ICANON | raw::ECHO | raw::ECHOE | raw::ECHOK | raw::ECHOCTL | raw::ECHOKE | raw::IEXTEN,
             c_line: 0,
             c_cc,
             c_ispeed: 38400,

@@ -13,9 +13,9 @@ use super::dev;
 use crate::Kernel;
 use crate::task::Task;
 use crate::tty::Tty;
+use crate::vfs::Path;
 use crate::vfs::file::{File, FileOps};
 use crate::vfs::inode::{Attributes, DirectorySink, FileType, FilesystemFigures, Inode, InodeCommon, SetAttributes, SetTime};
-use crate::vfs::Path;
 
 /// `st_dev` of devpts.
 const DEVICE: u64 = 0x18;
@@ -131,11 +131,8 @@ impl FileOps for OpenRoot {
     }
 
     fn read_directory(&self, _file: &File, cursor: u64, sink: &mut DirectorySink<'_>) -> Result<(), Errno> {
-        let fixed: [(&[u8], u64, FileType); 3] = [
-            (b".", 1, FileType::Directory),
-            (b"..", 1, FileType::Directory),
-            (b"ptmx", PTMX_INODE, FileType::CharacterDevice),
-        ];
+        let fixed: [(&[u8], u64, FileType); 3] =
+            [(b".", 1, FileType::Directory), (b"..", 1, FileType::Directory), (b"ptmx", PTMX_INODE, FileType::CharacterDevice)];
         for (index, (name, number, file_type)) in fixed.into_iter().enumerate().skip(cursor as usize) {
             if !sink(name, number, file_type, index as u64 + 1) {
                 return Ok(());
