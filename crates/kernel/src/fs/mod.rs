@@ -5,6 +5,7 @@ pub mod devpts;
 pub mod epoll;
 pub mod eventfd;
 pub mod generated;
+pub mod inotify;
 pub mod memfd;
 pub mod pipe;
 pub mod proc;

@@ -1,10 +1,11 @@
-//! Files that the kernel makes for events and memory: `eventfd`, `timerfd`, `signalfd`, `memfd_create`.
+//! Files that the kernel makes for events and memory: `eventfd`, `timerfd`, `signalfd`, `inotify`, `memfd_create`.
 
 use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
 
 use super::{Arg, Args, Call, SysResult, blocking};
+use crate::fs::inotify::{self, Inotify};
 use crate::fs::timerfd::{self, TimerFd, TimerSetting};
 use crate::fs::{eventfd, memfd, signalfd};
 use crate::signal::SignalSet;
@@ -25,6 +26,9 @@ pub const CALLS: &[Call] = &[
         "changes of the wall clock do not cancel or move a timer",
     ),
     Call::full(raw::__NR_timerfd_gettime, timerfd_gettime, &[Arg::Fd, Arg::Ptr]),
+    Call::full(raw::__NR_inotify_init, inotify_init, &[]),
+    Call::full(raw::__NR_inotify_init1, inotify_init1, &[Arg::Flags]),
+    Call::full(raw::__NR_inotify_rm_watch, inotify_rm_watch, &[Arg::Fd, Arg::Int]),
     Call::partial(raw::__NR_memfd_create, memfd_create, &[Arg::Path, Arg::Flags], "huge pages are refused"),
 ];
 
@@ -113,4 +117,21 @@ fn timerfd_settime(task: &Arc<Task>, args: &Args) -> SysResult {
 fn timerfd_gettime(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.file(args.int(0))?;
     task.write(args.raw(1), &timer(&file)?.setting()).map(|()| 0)
+}
+
+fn inotify_init(task: &Arc<Task>, _args: &Args) -> SysResult {
+    blocking::install(task, inotify::open(0), 0)
+}
+
+fn inotify_init1(task: &Arc<Task>, args: &Args) -> SysResult {
+    let flags = args.uint(0);
+    if flags & !(raw::IN_CLOEXEC | raw::IN_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    blocking::install(task, inotify::open(flags), flags)
+}
+
+fn inotify_rm_watch(task: &Arc<Task>, args: &Args) -> SysResult {
+    let file = task.file(args.int(0))?;
+    file.ops_as::<Inotify>().ok_or(Errno::EINVAL)?.remove(args.int(1)).map(|()| 0)
 }

@@ -3,6 +3,9 @@
 //! The description behind it is shared with whoever started the sandbox: its flags are never changed (no `O_NONBLOCK`), its terminal
 //! settings are only read. So that no kernel thread sleeps in the host, a transfer happens only once the host says that it will not block.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
