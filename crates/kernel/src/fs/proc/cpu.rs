@@ -188,11 +188,6 @@ fn processor() -> &'static Processor {
     })
 }
 
-/// What the processor calls itself.
-pub fn topology_model() -> &'static str {
-    &processor().model_name
-}
-
 /// `/proc/cpuinfo`.
 pub fn cpuinfo(kernel: &Arc<Kernel>) -> String {
     let processor = processor();

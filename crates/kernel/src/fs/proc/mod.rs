@@ -22,7 +22,7 @@ use crate::Kernel;
 use crate::vfs::Inode;
 use crate::vfs::inode::{FileType, LinkTarget};
 
-pub use cpu::topology_model;
+pub use status::{cpu_list, cpu_mask};
 pub use subject::may_trace;
 
 /// `st_dev` of procfs.
