@@ -79,13 +79,16 @@ impl State {
     /// Counts what has expired until `now` and moves on to the next expiration.
     fn advance(&mut self, now: u64) {
         let Some(next) = self.next.filter(|next| *next <= now) else { return };
-        if self.interval == 0 {
-            self.unread += 1;
-            self.next = None;
-        } else {
-            let periods = (now - next) / self.interval + 1;
-            self.unread += periods;
-            self.next = Some(next.saturating_add(periods.saturating_mul(self.interval)));
+        match (now - next).checked_div(self.interval) {
+            None => {
+                self.unread += 1;
+                self.next = None;
+            }
+            Some(whole) => {
+                let periods = whole + 1;
+                self.unread += periods;
+                self.next = Some(next.saturating_add(periods.saturating_mul(self.interval)));
+            }
         }
         self.handle = None;
     }
