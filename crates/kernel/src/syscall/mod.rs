@@ -6,6 +6,7 @@ mod epoll;
 mod event_files;
 pub mod poll;
 mod record_locks;
+pub mod reference;
 mod refused;
 mod schedule;
 mod splice;
