@@ -10,6 +10,8 @@ mod ioctl;
 mod master;
 mod slave;
 pub mod termios;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
