@@ -58,7 +58,7 @@ fn sched_yield(_task: &Arc<Task>, _args: &Args) -> SysResult {
 fn sched_getaffinity(task: &Arc<Task>, args: &Args) -> SysResult {
     let length = args.uint(1) as usize;
     let online = task.kernel.online_cpus();
-    if length * 8 < task.kernel.cpu_count() as usize || length % 8 != 0 {
+    if length * 8 < task.kernel.cpu_count() as usize || !length.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let other = find(task, args.int(0)).map_err(|_| Errno::ESRCH)?;

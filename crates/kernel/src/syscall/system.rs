@@ -256,7 +256,7 @@ fn set_mempolicy(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn mbind(task: &Arc<Task>, args: &Args) -> SysResult {
-    if args.raw(0) % cloudpilot_abi::PAGE_SIZE != 0 || args.uint(5) & !7 != 0 {
+    if !args.raw(0).is_multiple_of(cloudpilot_abi::PAGE_SIZE) || args.uint(5) & !7 != 0 {
         return Err(Errno::EINVAL);
     }
     check_policy(task, args.int(2), args.raw(3), args.raw(4))?;

@@ -107,7 +107,7 @@ impl Times {
 }
 
 fn amount(task: &Task) -> Amount {
-    let resident = task.mm.lock().clone().map_or(0, |mm| mm.areas().iter().map(|area| area.resident).sum());
+    let resident = task.mm.lock().clone().map_or(0, |mm| mm.resident_bytes());
     Amount { user_ns: task.user_ns.load(Ordering::Relaxed), system_ns: task.system_ns.load(Ordering::Relaxed), peak_bytes: resident }
 }
 

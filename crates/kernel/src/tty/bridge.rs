@@ -27,6 +27,12 @@ pub fn start(kernel: &Arc<Kernel>, input: OwnedFd, output: OwnedFd, rows: u16, c
     tty.unlock();
     tty.set_window(Winsize { ws_row: rows, ws_col: columns, ..Winsize::default() });
     let slave = tty.slave_file(kernel, tty.slave(), raw::O_RDWR);
+    join(tty, input, output)?;
+    Ok(slave)
+}
+
+/// Starts the thread that joins a terminal with host descriptors.
+pub(super) fn join(tty: Arc<super::Tty>, input: OwnedFd, output: OwnedFd) -> Result<(), Errno> {
     let wake = Arc::new(Bell { eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|_| Errno::EMFILE)? });
     let master = Master::new(tty);
     let waiter = master.readiness_queue().register(PollEvents::all(), wake.clone());
@@ -36,7 +42,7 @@ pub fn start(kernel: &Arc<Kernel>, input: OwnedFd, output: OwnedFd, rows: u16, c
         bridge.run();
         bridge.master.readiness_queue().unregister(waiter);
     });
-    started.map(|_| slave).map_err(|_| Errno::EAGAIN)
+    started.map(|_| ()).map_err(|_| Errno::EAGAIN)
 }
 
 /// The terminal that an open slave belongs to.

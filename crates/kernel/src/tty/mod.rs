@@ -63,14 +63,7 @@ impl Terminals {
             return Err(Errno::ENOSPC);
         }
         let index = (0..).find(|index| !terminals.contains_key(index)).ok_or(Errno::ENOSPC)?;
-        let tty = Arc::new_cyclic(|this| Tty {
-            index,
-            kernel: Arc::downgrade(kernel),
-            node: devpts::SlaveNode::new(this.clone(), index, uid),
-            state: Mutex::new(State::new()),
-            master_queue: WaitQueue::new(),
-            slave_queue: WaitQueue::new(),
-        });
+        let tty = Tty::new(Arc::downgrade(kernel), index, uid);
         terminals.insert(index, Arc::clone(&tty));
         Ok(tty)
     }
@@ -161,6 +154,17 @@ impl State {
 }
 
 impl Tty {
+    fn new(kernel: Weak<Kernel>, index: u32, uid: u32) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            index,
+            kernel,
+            node: devpts::SlaveNode::new(this.clone(), index, uid),
+            state: Mutex::new(State::new()),
+            master_queue: WaitQueue::new(),
+            slave_queue: WaitQueue::new(),
+        })
+    }
+
     /// Number of the slave's device, as `st_rdev` has it.
     pub fn device_number(&self) -> u64 {
         dev::number(dev::SLAVES, self.index)

@@ -278,7 +278,7 @@ impl FileOps for Pagemap {
     fn read(&self, _file: &File, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {
         const PRESENT: u64 = 1 << 63;
         const FILE_OR_SHARED: u64 = 1 << 61;
-        if offset % 8 != 0 || destination.remaining() % 8 != 0 {
+        if !offset.is_multiple_of(8) || !destination.remaining().is_multiple_of(8) {
             return Err(Errno::EINVAL);
         }
         let areas = self.subject.live()?.mm().map(|mm| mm.areas()).unwrap_or_default();
