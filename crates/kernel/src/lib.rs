@@ -36,6 +36,8 @@ pub struct Kernel {
     pub network: Network,
     /// Guest memory.
     pub memory: Arc<MemoryFile>,
+    /// Mounted filesystems.
+    pub mounts: vfs::Mounts,
     /// How guests run.
     pub platform: Box<dyn Platform>,
     /// Tasks and processes.

@@ -5,6 +5,7 @@ pub mod devpts;
 pub mod epoll;
 pub mod eventfd;
 pub mod generated;
+pub mod host;
 pub mod inotify;
 pub mod memfd;
 pub mod pipe;
@@ -13,6 +14,7 @@ pub mod signalfd;
 pub mod stdio;
 pub mod sys;
 pub mod timerfd;
+pub mod tmpfs;
 
 /// Filesystem types as `/proc/filesystems` lists them; true for those without a device.
 pub const FILESYSTEMS: &[(&str, bool)] = &[

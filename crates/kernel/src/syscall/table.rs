@@ -18,6 +18,12 @@ const FAMILIES: &[&[Call]] = &[
     super::poll::CALLS,
     super::epoll::CALLS,
     super::event_files::CALLS,
+    super::open::CALLS,
+    super::names::CALLS,
+    super::stat::CALLS,
+    super::xattr::CALLS,
+    super::mount::CALLS,
+    super::memory::CALLS,
     super::storage::CALLS,
     super::splice::CALLS,
 ];

@@ -203,6 +203,11 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
+    /// Makes a regular file in this directory's filesystem that no directory lists (`O_TMPFILE`).
+    fn create_unlisted(&self, _permissions: u32, _credentials: &Credentials) -> Result<Arc<dyn Inode>, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
     /// Makes `name` another name of `target`, an inode of the same filesystem.
     fn link(&self, _name: &[u8], _target: &Arc<dyn Inode>) -> Result<(), Errno> {
         Err(Errno::EPERM)

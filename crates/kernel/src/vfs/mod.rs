@@ -9,10 +9,16 @@ pub mod fd;
 pub mod file;
 pub mod inode;
 pub mod locks;
+pub mod mount;
 pub mod name;
+pub mod open;
+pub mod permission;
+pub mod walk;
 pub mod watch;
 
 pub use fd::FdTable;
 pub use file::{File, FileOps};
 pub use inode::{Attributes, FileType, Inode, InodeCommon, NewNode, SetAttributes};
-pub use name::{Mount, Name, Path};
+pub use mount::{Mount, Mounts};
+pub use name::{Name, Path};
+pub use walk::Walk;

@@ -1,0 +1,165 @@
+//! Host directories reached by handles: what a handle's mount does not contain cannot be named. Every look-up is one component, beneath the
+//! handle, no links followed, no magic links. Used in two ways: as the read-only lower layer of a [`tmpfs`](crate::fs::tmpfs), and writable as
+//! a volume ([`volume`]).
+
+pub mod file;
+pub mod volume;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use cloudpilot_abi::Errno;
+use cloudpilot_abi::types::Timespec;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
+
+use crate::vfs::inode::{Attributes, FileType};
+
+/// Owner that the host's user namespace shows for users it does not map; inside they are root's, as the host's own root usually is.
+const OVERFLOW_ID: u32 = 65_534;
+
+/// A directory of the host.
+pub struct HostDirectory {
+    handle: OwnedFd,
+    /// Hide whatever "others" may not read.
+    world_readable_only: bool,
+}
+
+/// One entry found in a host directory.
+pub struct HostEntry {
+    /// Attributes as of now.
+    pub attributes: Attributes,
+    /// For directories.
+    pub directory: Option<Arc<HostDirectory>>,
+    /// For symbolic links.
+    pub target: Option<Vec<u8>>,
+}
+
+fn host_name(name: &[u8]) -> Result<CString, Errno> {
+    CString::new(name).map_err(|_| Errno::ENOENT)
+}
+
+fn resolve() -> ResolveFlags {
+    ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno(error.raw_os_error() as u16)
+}
+
+impl HostDirectory {
+    /// A root, by its handle.
+    pub fn root(handle: OwnedFd, world_readable_only: bool) -> Arc<Self> {
+        Arc::new(Self { handle, world_readable_only })
+    }
+
+    /// Attributes of the directory itself.
+    pub fn attributes(&self) -> Result<Attributes, Errno> {
+        statx(self.handle.as_fd(), c"")
+    }
+
+    /// Finds an entry.
+    pub fn find(&self, name: &[u8]) -> Result<HostEntry, Errno> {
+        let name = host_name(name)?;
+        let attributes = statx(self.handle.as_fd(), &name)?;
+        let needed = if attributes.file_type == FileType::Directory { 0o005 } else { 0o004 };
+        if self.world_readable_only && attributes.file_type != FileType::Symlink && attributes.permissions & needed != needed {
+            return Err(Errno::ENOENT);
+        }
+        let mut entry = HostEntry { attributes, directory: None, target: None };
+        match attributes.file_type {
+            FileType::Directory => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let handle = rustix::fs::openat2(&self.handle, &name, flags, Mode::empty(), resolve()).map_err(errno)?;
+                entry.directory = Some(Arc::new(Self { handle, world_readable_only: self.world_readable_only }));
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&self.handle, &name, Vec::new()).map_err(errno)?;
+                entry.target = Some(target.into_bytes());
+            }
+            _ => {}
+        }
+        Ok(entry)
+    }
+
+    /// Opens a regular file. Devices, sockets and FIFOs of the host are never opened: `ENXIO`.
+    pub fn open_file(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let name = host_name(name)?;
+        // NONBLOCK: should the host swap a FIFO in, opening it must not hang us.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = rustix::fs::openat2(&self.handle, &name, flags, Mode::empty(), resolve()).map_err(errno)?;
+        let kind = rustix::fs::fstat(&file).map_err(errno)?.st_mode & 0o170_000;
+        if kind == FileType::Regular as u32 { Ok(file) } else { Err(Errno::ENXIO) }
+    }
+
+    /// Names and types of all entries that may be seen.
+    pub fn list(&self) -> Result<Vec<(Vec<u8>, u64, FileType)>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let readable = rustix::fs::openat2(&self.handle, c".", flags, Mode::empty(), resolve()).map_err(errno)?;
+        let mut entries = Vec::new();
+        let mut buffer = Vec::with_capacity(32 << 10);
+        let mut directory = rustix::fs::RawDir::new(&readable, buffer.spare_capacity_mut());
+        while let Some(entry) = directory.next() {
+            let entry = entry.map_err(errno)?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let file_type = file_type(entry.file_type());
+            if self.world_readable_only {
+                // The listing must not tell what look-up hides.
+                match statx(self.handle.as_fd(), entry.file_name()) {
+                    Ok(found) if found.file_type == FileType::Symlink => {}
+                    Ok(found) if found.file_type == FileType::Directory && found.permissions & 0o005 == 0o005 => {}
+                    Ok(found) if found.file_type != FileType::Directory && found.permissions & 0o004 != 0 => {}
+                    _ => continue,
+                }
+            }
+            entries.push((name.to_vec(), entry.ino(), file_type));
+        }
+        Ok(entries)
+    }
+}
+
+fn file_type(host: rustix::fs::FileType) -> FileType {
+    use rustix::fs::FileType as Host;
+    match host {
+        Host::Directory => FileType::Directory,
+        Host::Symlink => FileType::Symlink,
+        Host::Fifo => FileType::Fifo,
+        Host::Socket => FileType::Socket,
+        Host::CharacterDevice => FileType::CharacterDevice,
+        Host::BlockDevice => FileType::BlockDevice,
+        _ => FileType::Regular,
+    }
+}
+
+fn time(value: rustix::fs::StatxTimestamp) -> Timespec {
+    Timespec { tv_sec: value.tv_sec, tv_nsec: i64::from(value.tv_nsec) }
+}
+
+/// `statx` of an entry, or of the handle itself for an empty name.
+fn statx(handle: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Attributes, Errno> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
+    let found = rustix::fs::statx(handle, name, flags, wanted).map_err(errno)?;
+    let mode = u32::from(found.stx_mode);
+    let owner = |id: u32| if id == OVERFLOW_ID { 0 } else { id };
+    Ok(Attributes {
+        device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+        inode: found.stx_ino,
+        file_type: FileType::from_mode(mode).ok_or(Errno::EIO)?,
+        permissions: mode & 0o7777,
+        links: u64::from(found.stx_nlink),
+        uid: owner(found.stx_uid),
+        gid: owner(found.stx_gid),
+        device_type: rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor),
+        size: found.stx_size,
+        block_size: u64::from(found.stx_blksize),
+        blocks: found.stx_blocks,
+        accessed: time(found.stx_atime),
+        modified: time(found.stx_mtime),
+        changed: time(found.stx_ctime),
+        created: (found.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(found.stx_btime)),
+    })
+}

@@ -1,0 +1,1 @@
+//! Writable host directories.

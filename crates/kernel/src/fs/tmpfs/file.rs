@@ -1,0 +1,173 @@
+//! Open regular files of a tmpfs.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
+use cloudpilot_memory::{MemoryError, Object};
+
+use super::node::{Body, LowerFile, Node};
+use crate::fs::host::file as host;
+use crate::io::{Destination, Source};
+use crate::mm::Mapping;
+use crate::vfs::file::{File, FileOps};
+use crate::vfs::inode::Inode;
+
+/// An open regular file.
+pub struct TmpfsFile {
+    node: Arc<Node>,
+}
+
+enum Contents {
+    Object(Arc<Object>),
+    Lower(Arc<LowerFile>),
+}
+
+struct WriteError(Errno);
+
+impl From<MemoryError> for WriteError {
+    fn from(_: MemoryError) -> Self {
+        Self(Errno::ENOSPC)
+    }
+}
+
+impl TmpfsFile {
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    fn contents(&self) -> Result<Contents, Errno> {
+        match &self.node.state.read().body {
+            Body::File(object) => Ok(Contents::Object(Arc::clone(object))),
+            Body::Lower(lower) => Ok(Contents::Lower(Arc::clone(lower))),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Reserves room for a write of `length` bytes at `offset`: for the pages that do not exist yet, at most.
+    fn charge_write(&self, object: &Object, offset: u64, length: u64) -> Result<u64, Errno> {
+        let start = offset / PAGE_SIZE * PAGE_SIZE;
+        let end = (offset + length).div_ceil(PAGE_SIZE) * PAGE_SIZE;
+        let fresh = if start >= object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE || object.allocated() < object.size() { end - start } else {
+            end.saturating_sub(object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE)
+        };
+        self.node.filesystem.charge(fresh).map(|()| fresh)
+    }
+}
+
+impl FileOps for TmpfsFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn read(&self, _file: &File, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {
+        match self.contents()? {
+            Contents::Lower(lower) => host::read_at(&*lower.open()?, destination, offset),
+            Contents::Object(object) => object.read_pieces(offset, destination.remaining(), |place, length| match place {
+                Some(place) => {
+                    // SAFETY: `length` bytes of the memory file at `place` belong to the object, which `read_pieces` holds locked.
+                    let bytes = unsafe { std::slice::from_raw_parts(object.memory().pointer(place).as_ptr(), length) };
+                    destination.put(bytes)
+                }
+                None => destination.put_zeros(length),
+            }),
+        }
+    }
+
+    fn write(&self, file: &File, source: &mut Source<'_>, offset: u64) -> Result<usize, Errno> {
+        let object = self.node.copy_up()?;
+        let offset = if file.appends() { object.size() } else { offset };
+        let length = source.remaining();
+        if length == 0 {
+            return Ok(0);
+        }
+        if offset.checked_add(length as u64).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(Errno::EFBIG);
+        }
+        let before = object.allocated();
+        let charged = self.charge_write(&object, offset, length as u64)?;
+        let result = object.write_pieces(offset, length, |place, length| {
+            source.with_slices(length, |slices| {
+                let mut done = 0;
+                for slice in slices {
+                    object.memory().write(place + done as u64, slice);
+                    done += slice.len();
+                }
+                Ok(done)
+            })
+            .map_err(WriteError)
+        });
+        self.node.filesystem.refund((charged + before).saturating_sub(object.allocated()));
+        self.node.note_write();
+        result.map_err(|WriteError(errno)| errno)
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
+        Ok(match self.contents()? {
+            Contents::Object(object) => object.size(),
+            Contents::Lower(lower) => lower.size,
+        })
+    }
+
+    fn seek_data(&self, file: &File, offset: u64, data: bool) -> Result<u64, Errno> {
+        match self.contents()? {
+            Contents::Object(object) => object.seek(offset, data).ok_or(Errno::ENXIO),
+            Contents::Lower(_) => {
+                let end = self.end_of_file(file)?;
+                if offset >= end { Err(Errno::ENXIO) } else { Ok(if data { offset } else { end }) }
+            }
+        }
+    }
+
+    fn mapping(&self, _file: &File, shared: bool, writable: bool) -> Result<Mapping, Errno> {
+        if shared && writable {
+            return self.node.copy_up().map(Mapping::Object);
+        }
+        match self.contents()? {
+            Contents::Object(object) => Ok(Mapping::Object(object)),
+            Contents::Lower(lower) => lower.open().map(Mapping::Host),
+        }
+    }
+
+    fn sync(&self, _file: &File, _data_only: bool) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn allocate(&self, _file: &File, mode: u32, offset: u64, length: u64) -> Result<(), Errno> {
+        let object = self.node.copy_up()?;
+        let end = offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+        let before = object.allocated();
+        match mode {
+            0 | raw::FALLOC_FL_KEEP_SIZE => {
+                let pages = end.div_ceil(PAGE_SIZE) * PAGE_SIZE - offset / PAGE_SIZE * PAGE_SIZE;
+                self.node.filesystem.charge(pages)?;
+                let result = object.reserve(offset, end).map_err(|_| Errno::ENOSPC);
+                self.node.filesystem.refund((pages + before).saturating_sub(object.allocated()));
+                result?;
+            }
+            mode if mode == raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE => {
+                object.punch(offset, end);
+                self.node.filesystem.refund(before.saturating_sub(object.allocated()));
+            }
+            raw::FALLOC_FL_ZERO_RANGE => object.punch(offset, end),
+            mode if mode == raw::FALLOC_FL_ZERO_RANGE | raw::FALLOC_FL_KEEP_SIZE => object.punch(offset, end.min(object.size())),
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        if mode & raw::FALLOC_FL_KEEP_SIZE == 0 {
+            object.grow(end);
+        }
+        self.node.note_write();
+        Ok(())
+    }
+}
+
+impl TmpfsFile {
+    /// The inode behind it.
+    pub fn node(&self) -> Arc<dyn Inode> {
+        Arc::clone(&self.node) as _
+    }
+}

@@ -1,0 +1,90 @@
+//! The in-memory filesystem, and with a lower layer the root overlay: a directory may show a read-only host directory beneath its own entries,
+//! and a file may be a host file until it is first changed. One kind of node serves both, so that renaming, linking or removing what came from
+//! below is no special case: a node keeps its lower part wherever it goes.
+//!
+//! Lock order: a directory's state before its children's; two directories by number.
+
+mod directory;
+mod file;
+mod node;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cloudpilot_abi::Errno;
+use cloudpilot_memory::MemoryFile;
+
+pub use node::{Body, Lower, Node};
+
+use crate::vfs::inode::FilesystemFigures;
+
+/// Bytes that a name, node and its bookkeeping are charged with, so that empty files run into the size limit too.
+const NODE_CHARGE: u64 = 512;
+/// `TMPFS_MAGIC`, `OVERLAYFS_SUPER_MAGIC`.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const OVERLAY_MAGIC: i64 = 0x794c_7630;
+
+/// One filesystem.
+pub struct Tmpfs {
+    /// Its number, `st_dev`.
+    device: u64,
+    memory: Arc<MemoryFile>,
+    /// Most bytes that files and nodes may take.
+    limit: u64,
+    used: AtomicU64,
+    nodes: AtomicU64,
+    next_inode: AtomicU64,
+    overlay: bool,
+}
+
+static NEXT_DEVICE: AtomicU64 = AtomicU64::new(0x20);
+
+impl Tmpfs {
+    /// An empty filesystem of at most `limit` bytes; answers its root directory. `lower` makes it an overlay.
+    pub fn create(memory: &Arc<MemoryFile>, limit: u64, permissions: u32, lower: Option<Lower>) -> Arc<Node> {
+        let filesystem = Arc::new(Self {
+            device: NEXT_DEVICE.fetch_add(1, Ordering::Relaxed),
+            memory: Arc::clone(memory),
+            limit,
+            used: AtomicU64::new(0),
+            nodes: AtomicU64::new(0),
+            next_inode: AtomicU64::new(1),
+            overlay: lower.is_some(),
+        });
+        Node::root(filesystem, permissions, lower)
+    }
+
+    /// The filesystem's memory.
+    pub fn memory(&self) -> &Arc<MemoryFile> {
+        &self.memory
+    }
+
+    /// Reserves bytes; `ENOSPC` past the limit.
+    pub fn charge(&self, bytes: u64) -> Result<(), Errno> {
+        let reserve = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).map(|_| ()).map_err(|_| Errno::ENOSPC)
+    }
+
+    /// Gives reserved bytes back.
+    pub fn refund(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn new_inode(&self) -> u64 {
+        self.next_inode.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn figures(&self) -> FilesystemFigures {
+        let used = self.used.load(Ordering::Relaxed);
+        let inodes = self.limit / NODE_CHARGE;
+        FilesystemFigures {
+            magic: if self.overlay { OVERLAY_MAGIC } else { TMPFS_MAGIC },
+            block_size: 4096,
+            blocks: self.limit / 4096,
+            free_blocks: self.limit.saturating_sub(used) / 4096,
+            inodes,
+            free_inodes: inodes.saturating_sub(self.nodes.load(Ordering::Relaxed)),
+            name_length: 255,
+        }
+    }
+}

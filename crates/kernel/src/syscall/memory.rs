@@ -1,0 +1,256 @@
+//! Memory management.
+
+use std::sync::Arc;
+
+use cloudpilot_abi::{Errno, PAGE_SIZE, page_up, raw};
+
+use super::{Arg, Args, Call, SysResult};
+use crate::mm::{MapRequest, Mapping, Placement};
+use crate::task::Task;
+
+use Arg::{Flags, Int, Ptr, Size};
+
+/// The family.
+pub const CALLS: &[Call] = &[
+    Call::partial(raw::__NR_mmap, mmap, &[Ptr, Size, Flags, Flags, Int, Size], "no huge pages"),
+    Call::full(raw::__NR_munmap, munmap, &[Ptr, Size]),
+    Call::full(raw::__NR_mprotect, mprotect, &[Ptr, Size, Flags]),
+    Call::full(raw::__NR_mremap, mremap, &[Ptr, Size, Size, Flags, Ptr]),
+    Call::full(raw::__NR_brk, brk, &[Ptr]),
+    Call::partial(raw::__NR_madvise, madvise, &[Ptr, Size, Int], "advice without effect on what the program sees is accepted and ignored"),
+    Call::full(raw::__NR_msync, msync, &[Ptr, Size, Flags]),
+    Call::full(raw::__NR_mincore, mincore, &[Ptr, Size, Ptr]),
+    Call::partial(raw::__NR_mlock, mlock, &[Ptr, Size], "pages are made present; the host decides what stays in memory"),
+    Call::partial(raw::__NR_mlock2, mlock2, &[Ptr, Size, Flags], "as mlock"),
+    Call::full(raw::__NR_munlock, munlock, &[Ptr, Size]),
+    Call::partial(raw::__NR_mlockall, mlockall, &[Flags], "as mlock"),
+    Call::full(raw::__NR_munlockall, munlockall, &[]),
+];
+
+const PROTECTIONS: u32 = raw::PROT_READ | raw::PROT_WRITE | raw::PROT_EXEC | raw::PROT_SEM | raw::PROT_GROWSDOWN | raw::PROT_GROWSUP;
+const ACCESS: u32 = raw::PROT_READ | raw::PROT_WRITE | raw::PROT_EXEC;
+
+fn address_limit(task: &Task) -> u64 {
+    task.process.limits.lock().soft(raw::RLIMIT_AS)
+}
+
+fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
+    const MAP_TYPE: u32 = 0xf;
+    const MAP_SHARED_VALIDATE: u32 = 3;
+    let (address, length, flags, offset) = (args.raw(0), args.raw(1), args.uint(3), args.raw(5));
+    let protection = args.uint(2) & ACCESS;
+    if length == 0 || offset % PAGE_SIZE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let shared = match flags & MAP_TYPE {
+        raw::MAP_PRIVATE => false,
+        raw::MAP_SHARED | MAP_SHARED_VALIDATE => true,
+        _ => return Err(Errno::EINVAL),
+    };
+    if flags & raw::MAP_HUGETLB != 0 {
+        return Err(Errno::ENOMEM);
+    }
+    let placement = if flags & raw::MAP_FIXED_NOREPLACE != 0 {
+        Placement::FixedFree(address)
+    } else if flags & raw::MAP_FIXED != 0 {
+        Placement::Fixed(address)
+    } else if flags & raw::MAP_32BIT != 0 {
+        Placement::Low
+    } else {
+        Placement::Anywhere(address)
+    };
+    let mut request = MapRequest::anonymous(placement, length, protection);
+    request.shared = shared;
+    request.grows_down = flags & raw::MAP_GROWSDOWN != 0;
+    request.populate = flags & raw::MAP_POPULATE != 0;
+    if flags & raw::MAP_ANONYMOUS == 0 {
+        let file = task.file(args.int(4))?;
+        if !file.readable() {
+            return Err(Errno::EACCES);
+        }
+        let writable = file.writable();
+        if shared && protection & raw::PROT_WRITE != 0 && !writable {
+            return Err(Errno::EACCES);
+        }
+        if protection & raw::PROT_EXEC != 0 && file.path.as_ref().is_some_and(|path| path.mount.flags() & raw::MS_NOEXEC != 0) {
+            return Err(Errno::EPERM);
+        }
+        if offset.checked_add(page_up(length).ok_or(Errno::ENOMEM)?).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(Errno::EOVERFLOW);
+        }
+        request.mapping = file.ops.mapping(&file, shared, writable)?;
+        request.may_write = !shared || writable;
+        request.offset = offset;
+        if !matches!(request.mapping, Mapping::Zero) {
+            request.file = Some(file);
+        }
+    }
+    let mm = task.mm()?;
+    let limit = address_limit(task);
+    let mut cpu = task.cpu.lock();
+    mm.map(&mut *cpu.guest, request, limit).map(|start| start as usize)
+}
+
+fn munmap(task: &Arc<Task>, args: &Args) -> SysResult {
+    let mm = task.mm()?;
+    let mut cpu = task.cpu.lock();
+    mm.unmap(&mut *cpu.guest, args.raw(0), args.raw(1)).map(|()| 0)
+}
+
+fn mprotect(task: &Arc<Task>, args: &Args) -> SysResult {
+    if args.uint(2) & !PROTECTIONS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mm = task.mm()?;
+    let mut cpu = task.cpu.lock();
+    mm.protect(&mut *cpu.guest, args.raw(0), args.raw(1), args.uint(2) & ACCESS).map(|()| 0)
+}
+
+fn mremap(task: &Arc<Task>, args: &Args) -> SysResult {
+    const MREMAP_DONTUNMAP: u32 = 4;
+    let flags = args.uint(3);
+    let may_move = flags & raw::MREMAP_MAYMOVE != 0;
+    let fixed = flags & raw::MREMAP_FIXED != 0;
+    let keep = flags & MREMAP_DONTUNMAP != 0;
+    if flags & !(raw::MREMAP_MAYMOVE | raw::MREMAP_FIXED | MREMAP_DONTUNMAP) != 0
+        || (fixed || keep) && !may_move
+        || keep && args.raw(1) != args.raw(2)
+    {
+        return Err(Errno::EINVAL);
+    }
+    let mm = task.mm()?;
+    let limit = address_limit(task);
+    let mut cpu = task.cpu.lock();
+    let target = fixed.then_some(args.raw(4));
+    mm.remap(&mut *cpu.guest, (args.raw(0), args.raw(1)), args.raw(2), may_move, keep, target, limit).map(|start| start as usize)
+}
+
+fn brk(task: &Arc<Task>, args: &Args) -> SysResult {
+    let mm = task.mm()?;
+    let limit = task.process.limits.lock().soft(raw::RLIMIT_DATA);
+    let mut cpu = task.cpu.lock();
+    mm.set_break(&mut *cpu.guest, args.raw(0), limit).map(|end| end as usize)
+}
+
+fn madvise(task: &Arc<Task>, args: &Args) -> SysResult {
+    const MADV_POPULATE_READ: u32 = 22;
+    const MADV_POPULATE_WRITE: u32 = 23;
+    let (start, length) = (args.raw(0), args.raw(1));
+    let mm = task.mm()?;
+    match args.uint(2) {
+        raw::MADV_DONTNEED => {
+            let mut cpu = task.cpu.lock();
+            mm.discard(&mut *cpu.guest, start, length, false)?;
+        }
+        // Free may happen at once: the contents may be lost at any time from here on.
+        raw::MADV_FREE => {
+            let mut cpu = task.cpu.lock();
+            mm.discard(&mut *cpu.guest, start, length, false)?;
+        }
+        raw::MADV_REMOVE => {
+            let mut cpu = task.cpu.lock();
+            mm.discard(&mut *cpu.guest, start, length, true)?;
+        }
+        MADV_POPULATE_READ | MADV_POPULATE_WRITE => {
+            let mut cpu = task.cpu.lock();
+            mm.touch(&mut *cpu.guest, start, length)?;
+        }
+        raw::MADV_DONTFORK => mm.change_areas(start, length, |area| area.keep_from_fork = true)?,
+        raw::MADV_DOFORK => mm.change_areas(start, length, |area| area.keep_from_fork = false)?,
+        raw::MADV_WIPEONFORK => mm.change_areas(start, length, |area| area.wipe_on_fork = true)?,
+        raw::MADV_KEEPONFORK => mm.change_areas(start, length, |area| area.wipe_on_fork = false)?,
+        raw::MADV_NORMAL
+        | raw::MADV_RANDOM
+        | raw::MADV_SEQUENTIAL
+        | raw::MADV_WILLNEED
+        | raw::MADV_HUGEPAGE
+        | raw::MADV_NOHUGEPAGE
+        | raw::MADV_DONTDUMP
+        | raw::MADV_DODUMP
+        | raw::MADV_COLD
+        | raw::MADV_PAGEOUT
+        | raw::MADV_MERGEABLE
+        | raw::MADV_UNMERGEABLE => mm.change_areas(start, length, |_| {})?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+fn msync(task: &Arc<Task>, args: &Args) -> SysResult {
+    let flags = args.uint(2);
+    if flags & !(raw::MS_ASYNC | raw::MS_INVALIDATE | raw::MS_SYNC) != 0 || flags & (raw::MS_ASYNC | raw::MS_SYNC) == raw::MS_ASYNC | raw::MS_SYNC {
+        return Err(Errno::EINVAL);
+    }
+    // Shared mappings are the file's own pages: there is nothing to carry over.
+    task.mm()?.change_areas(args.raw(0), args.raw(1), |_| {}).map(|()| 0)
+}
+
+fn mincore(task: &Arc<Task>, args: &Args) -> SysResult {
+    let start = args.raw(0);
+    if start % PAGE_SIZE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let end = page_up(args.raw(1)).and_then(|length| start.checked_add(length)).ok_or(Errno::ENOMEM)?;
+    if end > task.mm()?.limits().highest {
+        return Err(Errno::ENOMEM);
+    }
+    let pages = task.mm()?.residency(start, end)?;
+    task.write_bytes(args.raw(2), &pages)?;
+    Ok(0)
+}
+
+fn lock_range(task: &Arc<Task>, start: u64, length: u64, populate: bool) -> SysResult {
+    let from = start / PAGE_SIZE * PAGE_SIZE;
+    let length = page_up(length.checked_add(start - from).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
+    let limit = task.process.limits.lock().soft(raw::RLIMIT_MEMLOCK);
+    if !task.credentials().has(raw::CAP_IPC_LOCK) && length > limit {
+        return Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM });
+    }
+    let mm = task.mm()?;
+    mm.change_areas(from, length, |area| area.locked = true)?;
+    if populate {
+        let mut cpu = task.cpu.lock();
+        mm.touch(&mut *cpu.guest, from, length)?;
+    }
+    Ok(0)
+}
+
+fn mlock(task: &Arc<Task>, args: &Args) -> SysResult {
+    lock_range(task, args.raw(0), args.raw(1), true)
+}
+
+fn mlock2(task: &Arc<Task>, args: &Args) -> SysResult {
+    const MLOCK_ONFAULT: u32 = 1;
+    if args.uint(2) & !MLOCK_ONFAULT != 0 {
+        return Err(Errno::EINVAL);
+    }
+    lock_range(task, args.raw(0), args.raw(1), args.uint(2) == 0)
+}
+
+fn munlock(task: &Arc<Task>, args: &Args) -> SysResult {
+    let from = args.raw(0) / PAGE_SIZE * PAGE_SIZE;
+    let length = args.raw(1).checked_add(args.raw(0) - from).ok_or(Errno::EINVAL)?;
+    task.mm()?.change_areas(from, length, |area| area.locked = false).map(|()| 0)
+}
+
+fn mlockall(task: &Arc<Task>, args: &Args) -> SysResult {
+    const MCL_CURRENT: u32 = 1;
+    const MCL_FUTURE: u32 = 2;
+    const MCL_ONFAULT: u32 = 4;
+    let flags = args.uint(0);
+    if flags == 0 || flags & !(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0 || flags == MCL_ONFAULT {
+        return Err(Errno::EINVAL);
+    }
+    let mm = task.mm()?;
+    let limit = task.process.limits.lock().soft(raw::RLIMIT_MEMLOCK);
+    if !task.credentials().has(raw::CAP_IPC_LOCK) && mm.mapped_bytes() > limit {
+        return Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM });
+    }
+    mm.change_all_areas(flags & MCL_FUTURE != 0, |area| area.locked |= flags & MCL_CURRENT != 0);
+    Ok(0)
+}
+
+fn munlockall(task: &Arc<Task>, _args: &Args) -> SysResult {
+    task.mm()?.change_all_areas(false, |area| area.locked = false);
+    Ok(0)
+}

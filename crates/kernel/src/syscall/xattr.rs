@@ -1,0 +1,122 @@
+//! Extended attributes, `xattr(7)`.
+
+use std::sync::Arc;
+
+use cloudpilot_abi::{Errno, raw};
+
+use super::at;
+use super::{Arg, Args, Call, SysResult};
+use crate::task::Task;
+use crate::vfs::inode::FileType;
+use crate::vfs::{Path as Place, permission, watch};
+
+use Arg::{Fd, Flags, Path, Ptr, Size};
+
+/// The family.
+pub const CALLS: &[Call] = &[
+    Call::full(raw::__NR_setxattr, |task, args| set(task, &by_path(task, args, true)?, args), &[Path, Path, Ptr, Size, Flags]),
+    Call::full(raw::__NR_lsetxattr, |task, args| set(task, &by_path(task, args, false)?, args), &[Path, Path, Ptr, Size, Flags]),
+    Call::full(raw::__NR_fsetxattr, |task, args| set(task, &by_fd(task, args)?, args), &[Fd, Path, Ptr, Size, Flags]),
+    Call::full(raw::__NR_getxattr, |task, args| get(task, &by_path(task, args, true)?, args), &[Path, Path, Ptr, Size]),
+    Call::full(raw::__NR_lgetxattr, |task, args| get(task, &by_path(task, args, false)?, args), &[Path, Path, Ptr, Size]),
+    Call::full(raw::__NR_fgetxattr, |task, args| get(task, &by_fd(task, args)?, args), &[Fd, Path, Ptr, Size]),
+    Call::full(raw::__NR_listxattr, |task, args| list(task, &by_path(task, args, true)?, args), &[Path, Ptr, Size]),
+    Call::full(raw::__NR_llistxattr, |task, args| list(task, &by_path(task, args, false)?, args), &[Path, Ptr, Size]),
+    Call::full(raw::__NR_flistxattr, |task, args| list(task, &by_fd(task, args)?, args), &[Fd, Ptr, Size]),
+    Call::full(raw::__NR_removexattr, |task, args| remove(task, &by_path(task, args, true)?, args), &[Path, Path]),
+    Call::full(raw::__NR_lremovexattr, |task, args| remove(task, &by_path(task, args, false)?, args), &[Path, Path]),
+    Call::full(raw::__NR_fremovexattr, |task, args| remove(task, &by_fd(task, args)?, args), &[Fd, Path]),
+];
+
+/// Longest name and largest value, `limits.h`.
+const XATTR_NAME_MAX: usize = 255;
+const XATTR_SIZE_MAX: usize = 65_536;
+
+fn by_path(task: &Arc<Task>, args: &Args, follow: bool) -> Result<Place, Errno> {
+    at::lookup(task, at::CWD, args.raw(0), 0, follow)
+}
+
+fn by_fd(task: &Arc<Task>, args: &Args) -> Result<Place, Errno> {
+    Ok(at::place(&task.file(args.int(0))?, task))
+}
+
+fn read_name(task: &Arc<Task>, args: &Args) -> Result<Vec<u8>, Errno> {
+    let name = task.read_string(args.raw(1), XATTR_NAME_MAX + 1, Errno::ERANGE)?;
+    if name.is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
+}
+
+/// Judges access to an attribute by its namespace.
+fn check(task: &Arc<Task>, place: &Place, name: &[u8], write: bool) -> Result<(), Errno> {
+    if write {
+        permission::check_writable_mount(place)?;
+    }
+    let credentials = task.credentials();
+    let attributes = place.inode().attributes()?;
+    if name.starts_with(b"user.") && name.len() > 5 {
+        if !matches!(attributes.file_type, FileType::Regular | FileType::Directory) {
+            return Err(if write { Errno::EPERM } else { Errno::ENODATA });
+        }
+        return permission::check_attributes(&attributes, &credentials, if write { permission::WRITE } else { permission::READ });
+    }
+    if name.starts_with(b"trusted.") {
+        return match (credentials.has(raw::CAP_SYS_ADMIN), write) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Errno::EPERM),
+            (false, false) => Err(Errno::ENODATA),
+        };
+    }
+    if name.starts_with(b"security.") {
+        return if write && !credentials.has(raw::CAP_SYS_ADMIN) { Err(Errno::EPERM) } else { Ok(()) };
+    }
+    Err(Errno::EOPNOTSUPP)
+}
+
+fn set(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
+    let (size, flags) = (args.size(3), args.uint(4));
+    if flags & !(raw::XATTR_CREATE | raw::XATTR_REPLACE) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let name = read_name(task, args)?;
+    if size > XATTR_SIZE_MAX {
+        return Err(Errno::E2BIG);
+    }
+    let value: Vec<u8> = task.read_slice(args.raw(2), size)?;
+    check(task, place, &name, true)?;
+    place.inode().set_xattr(&name, &value, flags)?;
+    watch::name_event(&place.name, raw::IN_ATTRIB);
+    Ok(0)
+}
+
+/// Answers a value or a list: its size alone when no room is given.
+fn answer(task: &Arc<Task>, buffer: u64, room: usize, bytes: &[u8]) -> SysResult {
+    if room != 0 {
+        if bytes.len() > room {
+            return Err(Errno::ERANGE);
+        }
+        task.write_bytes(buffer, bytes)?;
+    }
+    Ok(bytes.len())
+}
+
+fn get(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
+    let name = read_name(task, args)?;
+    check(task, place, &name, false)?;
+    let value = place.inode().get_xattr(&name)?;
+    answer(task, args.raw(2), args.size(3), &value)
+}
+
+fn list(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
+    let privileged = task.credentials().has(raw::CAP_SYS_ADMIN);
+    let mut names = place.inode().list_xattrs()?;
+    names.retain(|name| privileged || !name.starts_with(b"trusted."));
+    let bytes: Vec<u8> = names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect();
+    answer(task, args.raw(1), args.size(2), &bytes)
+}
+
+fn remove(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
+    let name = read_name(task, args)?;
+    check(task, place, &name, true)?;
+    place.inode().remove_xattr(&name)?;
+    watch::name_event(&place.name, raw::IN_ATTRIB);
+    Ok(0)
+}

@@ -1,0 +1,155 @@
+//! Opening: `open(2)` after its arguments are decoded.
+
+use std::sync::Arc;
+
+use cloudpilot_abi::{Errno, raw};
+
+use super::file::File;
+use super::inode::{FileType, NewNode, SetAttributes};
+use super::name::{Name, Path};
+use super::permission::{self, EXECUTE, READ, WRITE};
+use super::walk::Walk;
+use super::watch;
+use crate::task::Task;
+
+/// Flags without any meaning of their own here (`O_LARGEFILE`, `O_SYNC`, …) are kept and reported by `F_GETFL`.
+const O_TMPFILE_BIT: u32 = 0o20_000_000;
+
+/// Opens or makes a file. `mode` counts only with `O_CREAT` and `O_TMPFILE`; the umask is applied here.
+pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>, Errno> {
+    let task = walk.task;
+    if flags & O_TMPFILE_BIT != 0 {
+        return open_unlisted(walk, path, flags, mode);
+    }
+    if flags & raw::O_PATH != 0 {
+        let kept = raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
+        let place = walk.lookup(path, flags & raw::O_NOFOLLOW == 0)?;
+        if flags & raw::O_DIRECTORY != 0 && place.inode().file_type() != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let inode = Arc::clone(place.inode());
+        return Ok(File::new(Arc::new(PathOnly), inode, Some(place), flags & kept));
+    }
+    if flags & raw::O_CREAT == 0 {
+        let place = walk.lookup(path, flags & raw::O_NOFOLLOW == 0)?;
+        if place.inode().file_type() == FileType::Symlink {
+            return Err(if flags & raw::O_DIRECTORY != 0 { Errno::ENOTDIR } else { Errno::ELOOP });
+        }
+        return open_place(task, walk, place, flags, true);
+    }
+    if flags & raw::O_DIRECTORY != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (parent, found) = if flags & (raw::O_EXCL | raw::O_NOFOLLOW) != 0 {
+        let parent = walk.parent(path)?;
+        let found = match parent.is_entry().then(|| walk_one(walk, &parent)) {
+            None => Some(parent.directory.clone()),
+            Some(Ok(place)) => Some(place),
+            Some(Err(Errno::ENOENT)) => None,
+            Some(Err(errno)) => return Err(errno),
+        };
+        (parent, found)
+    } else {
+        walk.parent_following(path)?
+    };
+    if let Some(place) = found {
+        if flags & raw::O_EXCL != 0 {
+            return Err(Errno::EEXIST);
+        }
+        match place.inode().file_type() {
+            FileType::Symlink => return Err(Errno::ELOOP),
+            FileType::Directory => return Err(Errno::EISDIR),
+            _ if parent.trailing_slash => return Err(Errno::ENOTDIR),
+            _ => return open_place(task, walk, place, flags, true),
+        }
+    }
+    if parent.trailing_slash {
+        return Err(Errno::EISDIR);
+    }
+    permission::check_directory_change(&parent.directory, &walk.credentials)?;
+    let permissions = mode & 0o7777 & !task.fs().umask;
+    let directory = parent.directory.inode();
+    let inode = match directory.create(&parent.component, NewNode::File, permissions, &walk.credentials) {
+        Ok(inode) => inode,
+        // Somebody else was quicker.
+        Err(Errno::EEXIST) if flags & raw::O_EXCL == 0 => directory.lookup(&parent.component)?,
+        Err(errno) => return Err(errno),
+    };
+    watch::entry_event(&**directory, &parent.component, FileType::Regular, raw::IN_CREATE, 0);
+    let name = parent.directory.name.adopt(&parent.component, inode);
+    // The maker may write to it whatever its mode says.
+    open_place(task, walk, Path { mount: parent.directory.mount, name }, flags & !raw::O_TRUNC, false)
+}
+
+fn walk_one(walk: &Walk<'_>, parent: &super::walk::Parent) -> Result<Path, Errno> {
+    let name = parent.directory.name.child(&parent.component)?;
+    Ok(walk.kernel.mounts.descend(Path { mount: Arc::clone(&parent.directory.mount), name }))
+}
+
+/// Opens what a walk found.
+fn open_place(task: &Arc<Task>, walk: &Walk<'_>, place: Path, flags: u32, check: bool) -> Result<Arc<File>, Errno> {
+    let inode = Arc::clone(place.inode());
+    let file_type = inode.file_type();
+    let accesses = match flags & raw::O_ACCMODE {
+        raw::O_RDONLY => READ,
+        raw::O_WRONLY => WRITE,
+        _ => READ | WRITE,
+    };
+    let truncates = flags & raw::O_TRUNC != 0;
+    let changes = accesses & WRITE != 0 || truncates;
+    match file_type {
+        FileType::Directory if changes || flags & raw::O_CREAT != 0 => return Err(Errno::EISDIR),
+        FileType::Directory => {}
+        _ if flags & raw::O_DIRECTORY != 0 => return Err(Errno::ENOTDIR),
+        FileType::Socket => return Err(Errno::ENXIO),
+        _ => {}
+    }
+    if changes && file_type == FileType::Regular {
+        permission::check_writable_mount(&place)?;
+    }
+    if matches!(file_type, FileType::CharacterDevice | FileType::BlockDevice) && place.mount.flags() & raw::MS_NODEV != 0 {
+        return Err(Errno::EACCES);
+    }
+    if check {
+        let wanted = accesses | if truncates { WRITE } else { 0 };
+        permission::check(&inode, &walk.credentials, wanted)?;
+        if flags & raw::O_NOATIME != 0 && !permission::is_owner(&inode.attributes()?, &walk.credentials) {
+            return Err(Errno::EPERM);
+        }
+    }
+    if truncates && file_type == FileType::Regular {
+        inode.set_attributes(&SetAttributes { size: Some(0), ..SetAttributes::default() })?;
+        watch::name_event(&place.name, raw::IN_MODIFY);
+    }
+    let ops = Arc::clone(&inode).open(flags, task)?;
+    watch::name_event(&place.name, raw::IN_OPEN);
+    Ok(File::new(ops, inode, Some(place), flags))
+}
+
+/// `O_TMPFILE`: a file in a directory's filesystem that no directory lists.
+fn open_unlisted(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>, Errno> {
+    if flags & raw::O_ACCMODE == raw::O_RDONLY || flags & raw::O_DIRECTORY == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let directory = walk.lookup(path, true)?;
+    if directory.inode().file_type() != FileType::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    permission::check_writable_mount(&directory)?;
+    permission::check(directory.inode(), &walk.credentials, WRITE | EXECUTE)?;
+    let permissions = mode & 0o7777 & !walk.task.fs().umask;
+    let inode = directory.inode().create_unlisted(permissions, &walk.credentials)?;
+    let text = format!("#{}", inode.attributes()?.inode);
+    let name = Name::unlisted(&directory.name, text.as_bytes(), Arc::clone(&inode));
+    let ops = Arc::clone(&inode).open(flags & !raw::O_DIRECTORY, walk.task)?;
+    Ok(File::new(ops, inode, Some(Path { mount: directory.mount, name }), flags & !(O_TMPFILE_BIT | raw::O_DIRECTORY)))
+}
+
+/// Operations of a file opened with `O_PATH`: none.
+struct PathOnly;
+
+impl super::file::FileOps for PathOnly {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
