@@ -1,0 +1,87 @@
+//! What a sandbox shows of the host: which directories become handles, and what lies beside them.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use cloudpilot_jail::handles;
+use cloudpilot_kernel::config::{ProvidedFile, RootEntry, Volume};
+
+use crate::config::{Config, Network, Root};
+use crate::failure::Failure;
+
+/// What the host's own root shows: programs and their libraries, and configuration. Homes, `/root`, `/var`, `/srv` and `/run` are not the
+/// guest's business.
+const SHOWN: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc"];
+
+/// The root and the volumes, opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Lower layer of the root.
+    pub root: Vec<RootEntry>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+}
+
+/// Whether the host itself can keep the sandbox from what is not for everybody, by an unprivileged user of its own: nothing that the sandbox
+/// shows may depend on the starter's rights.
+pub fn is_for_everybody(config: &Config) -> bool {
+    matches!(config.root, Root::Host) && config.volumes.is_empty()
+}
+
+/// Opens everything.
+pub fn open(config: &Config) -> Result<Opened, Failure> {
+    let root = match &config.root {
+        Root::Host => SHOWN.iter().filter_map(|path| host_entry(path).transpose()).collect::<Result<_, _>>()?,
+        Root::Directory { path } => {
+            if !path.is_dir() {
+                let message = format!("The root `{}` is not a directory that you can reach", path.display());
+                return Err(Failure::invalid(message).hint("`--rootfs` takes a directory that holds a Linux file system"));
+            }
+            vec![RootEntry::Directory { guest: "/".to_owned(), handle: handles::open(path, true)?, world_readable_only: false }]
+        }
+    };
+    let volumes = config.volumes.iter().map(|volume| {
+        let handle = handles::open(&volume.host, volume.readonly)?;
+        Ok(Volume { guest: volume.guest.clone(), handle, read_only: volume.readonly })
+    });
+    Ok(Opened { root, volumes: volumes.collect::<Result<_, Failure>>()? })
+}
+
+fn host_entry(path: &str) -> Result<Option<RootEntry>, Failure> {
+    let guest = path.to_owned();
+    if let Ok(target) = std::fs::read_link(path) {
+        return Ok(Some(RootEntry::Symlink { guest, target: target.to_string_lossy().into_owned() }));
+    }
+    if !Path::new(path).is_dir() {
+        return Ok(None);
+    }
+    Ok(Some(RootEntry::Directory { guest, handle: handles::open(Path::new(path), true)?, world_readable_only: true }))
+}
+
+impl Opened {
+    /// Each handle and whether it may be written to.
+    pub fn handles(&self) -> impl Iterator<Item = (&OwnedFd, bool)> {
+        let root = self.root.iter().filter_map(|entry| match entry {
+            RootEntry::Directory { handle, .. } => Some((handle, false)),
+            RootEntry::Symlink { .. } => None,
+        });
+        root.chain(self.volumes.iter().map(|volume| (&volume.handle, !volume.read_only)))
+    }
+}
+
+/// Files that the sandbox provides itself. `resolver` is the host's `/etc/resolv.conf`.
+pub fn provided_files(config: &Config, resolver: Option<Vec<u8>>) -> Vec<ProvidedFile> {
+    let name = &config.hostname;
+    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n");
+    let file = |guest: &str, contents: Vec<u8>| ProvidedFile { guest: guest.to_owned(), contents, mode: 0o644 };
+    vec![
+        file("/etc/hostname", format!("{name}\n").into_bytes()),
+        file("/etc/hosts", hosts.into_bytes()),
+        file("/etc/resolv.conf", resolver.unwrap_or_default()),
+    ]
+}
+
+/// How names are resolved on the host, for sandboxes that use its network.
+pub fn resolver(config: &Config) -> Option<Vec<u8>> {
+    (config.network == Network::Host).then(|| std::fs::read(PathBuf::from("/etc/resolv.conf")).ok()).flatten()
+}

@@ -1,0 +1,250 @@
+//! The supervisor: watches over one sandbox until it ends, and leaves nothing of it behind. For `run` it is the front as well: it hands
+//! signals and window sizes on and turns the program's end into its own exit status.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitOptions, WaitStatus};
+use rustix::time::Timespec;
+use serde_json::json;
+
+use crate::config::Config;
+use crate::failure::{Code, Failure};
+use crate::news::{News, Reason};
+use crate::packet::{self, Received};
+use crate::signals::Signals;
+use crate::start::Started;
+use crate::terminal;
+
+/// Most bytes of a dying kernel process's last words that are passed on.
+const LONGEST_LAST_WORDS: usize = 2048;
+
+/// How a sandbox ended.
+#[derive(Debug)]
+pub enum End {
+    /// Its program did: with a status, or by a signal.
+    Exited(Result<u8, u8>),
+    /// Its time was up.
+    Timeout(Duration),
+    /// Somebody asked for it.
+    Shutdown,
+    /// Whoever started it is gone, or told us to stop by this signal.
+    StarterGone(Option<i32>),
+    /// It never ran.
+    NotStarted(Failure),
+    /// It broke.
+    Crashed(Failure),
+}
+
+/// Watches over one sandbox.
+pub struct Supervisor<'a> {
+    sandbox: Started,
+    signals: &'a Signals,
+    lifeline: Option<&'a OwnedFd>,
+    ends_with_lifeline: bool,
+    hands_signals_on: bool,
+    timeout: Option<Duration>,
+    /// The program's number inside, once it runs.
+    program: Option<i32>,
+    end: Option<End>,
+}
+
+impl<'a> Supervisor<'a> {
+    /// For a sandbox that was just started.
+    pub fn new(sandbox: Started, config: &Config, signals: &'a Signals, lifeline: Option<&'a OwnedFd>) -> Self {
+        let timeout = config.timeout_ms.map(Duration::from_millis);
+        let hands_signals_on = lifeline.is_none();
+        let ends_with_lifeline = !config.detach;
+        Self { sandbox, signals, lifeline, ends_with_lifeline, hands_signals_on, timeout, program: None, end: None }
+    }
+
+    /// Waits for the end, removes everything, and answers why it ended.
+    pub fn watch(mut self) -> End {
+        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        let mut dead = false;
+        while !dead {
+            dead = self.wait_once(deadline);
+        }
+        // What it said before it died.
+        while self.hear() {}
+        let status = rustix::process::waitpid(Some(self.sandbox.kernel.pid), WaitOptions::empty()).ok().flatten().map(|(_, status)| status);
+        let end = self.end.take().unwrap_or_else(|| self.explain(status));
+        let removed = self.sandbox.remnants.remove();
+        self.sandbox.janitor.dismiss();
+        match (end, removed) {
+            (End::Exited(_), Err(error)) => End::Crashed(Failure::host("Cannot remove what the sandbox left behind", error)),
+            (end, _) => end,
+        }
+    }
+
+    /// One wait. Answers whether the kernel process is dead.
+    fn wait_once(&mut self, deadline: Option<Instant>) -> bool {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) && self.end.is_none() {
+            self.finish(End::Timeout(self.timeout.unwrap_or_default()));
+        }
+        let left = if self.end.is_some() { None } else { left };
+        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+        let lifeline = self.lifeline.filter(|_| self.ends_with_lifeline && self.end.is_none());
+        let mut descriptors = vec![
+            PollFd::new(&self.sandbox.kernel.handle, PollFlags::IN),
+            PollFd::new(&self.sandbox.link, PollFlags::IN),
+            PollFd::new(self.signals.descriptor(), PollFlags::IN),
+        ];
+        descriptors.extend(lifeline.map(|lifeline| PollFd::new(lifeline, PollFlags::IN)));
+        match poll(&mut descriptors, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => self.finish(End::Crashed(Failure::host("Cannot wait for the sandbox", error))),
+        }
+        let ready: Vec<bool> = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty()).collect();
+        if ready[1] && !ready[0] {
+            self.hear();
+        }
+        if ready[2] {
+            while let Some(signal) = self.signals.next() {
+                self.pass_on(signal);
+            }
+        }
+        if ready.get(3) == Some(&true) && self.lifeline_closed() {
+            self.finish(End::StarterGone(None));
+        }
+        ready[0]
+    }
+
+    /// Decides on the end; the first decision counts.
+    fn finish(&mut self, end: End) {
+        self.end.get_or_insert(end);
+        let _ = rustix::process::pidfd_send_signal(&self.sandbox.kernel.handle, Signal::KILL);
+    }
+
+    /// The starter may send, though there is nothing to say: only hanging up means something.
+    fn lifeline_closed(&self) -> bool {
+        let mut ignored = [0; 64];
+        self.lifeline.is_some_and(|lifeline| match rustix::net::recv(lifeline, &mut ignored[..], rustix::net::RecvFlags::DONTWAIT) {
+            Ok((length, _)) => length == 0,
+            Err(error) => error != Errno::AGAIN && error != Errno::INTR,
+        })
+    }
+
+    /// Takes one piece of news from the kernel process; false when there is none.
+    fn hear(&mut self) -> bool {
+        let readable = poll(&mut [PollFd::new(&self.sandbox.link, PollFlags::IN)], Some(&Timespec::default()));
+        if readable != Ok(1) {
+            return false;
+        }
+        let Ok(Received::Message(text, _)) = packet::receive(self.sandbox.link.as_fd()) else { return false };
+        // Replies to requests of ours are of no interest.
+        match serde_json::from_slice::<News>(&text) {
+            Ok(News::Ready { pid, .. }) => {
+                self.program = pid;
+                self.tell(&News::Ready {
+                    pid,
+                    supervisor_pid: rustix::process::getpid().as_raw_nonzero().get(),
+                    kernel_pid: self.sandbox.kernel.pid.as_raw_nonzero().get(),
+                });
+                crate::state::sweep(&self.sandbox.remnants.directory);
+            }
+            Ok(News::Failed(failure)) => self.end = self.end.take().or(Some(End::NotStarted(failure))),
+            Ok(News::Exited { exit_code, signal, .. }) => {
+                let result = exit_code.ok_or(signal.unwrap_or(libc::SIGKILL as u8));
+                self.end = self.end.take().or(Some(End::Exited(result)));
+            }
+            Ok(News::Ended { .. }) => self.end = self.end.take().or(Some(End::Shutdown)),
+            Err(_) => {}
+        }
+        true
+    }
+
+    /// Tells whoever holds the lifeline.
+    fn tell(&self, news: &News) {
+        if let Some(lifeline) = self.lifeline {
+            // Gone or deaf: the next wait sees the former, the latter is their loss.
+            let _ = packet::send(lifeline, news);
+        }
+    }
+
+    /// Hands a signal on. Those that a terminal sends reach the whole group, as they would without us in between.
+    fn pass_on(&mut self, signal: i32) {
+        let request = match (self.hands_signals_on, self.program, signal) {
+            (_, Some(pid), libc::SIGWINCH) => {
+                let (rows, columns) = terminal::size();
+                json!({"id": 0, "method": "resize", "params": {"pid": pid, "rows": rows, "columns": columns}})
+            }
+            (_, None, libc::SIGWINCH) => return,
+            (true, Some(pid), libc::SIGINT | libc::SIGQUIT | libc::SIGHUP) => signal_request(-pid, signal),
+            (true, Some(pid), _) => signal_request(pid, signal),
+            _ => return self.finish(End::StarterGone(Some(signal))),
+        };
+        let _ = packet::send(&self.sandbox.link, &request);
+    }
+
+    /// Why the kernel process died without a word.
+    fn explain(&self, status: Option<WaitStatus>) -> End {
+        let mut buffer = [0; LONGEST_LAST_WORDS];
+        let length = rustix::io::read(&self.sandbox.last_words, &mut buffer).unwrap_or(0);
+        let words = String::from_utf8_lossy(&buffer[..length]).trim().replace('\n', "; ");
+        let words = if words.is_empty() { String::new() } else { format!(": {words}") };
+        let signal = status.and_then(WaitStatus::terminating_signal);
+        let bug = "this is a bug of cloudpilot, or an attack by the program inside; the host is not affected";
+        End::Crashed(match signal {
+            Some(libc::SIGSYS) => {
+                Failure::new(Code::Internal, format!("The kernel process made a host call that its jail forbids, and was ended{words}")).hint(bug)
+            }
+            Some(libc::SIGKILL) if self.sandbox.cgroup.as_ref().is_some_and(|cgroup| cgroup.out_of_memory()) => {
+                Failure::new(Code::Limit, "The host ended the sandbox: it used more memory than its control group may").hint("raise the memory limit")
+            }
+            Some(libc::SIGKILL) => Failure::new(Code::Ended, format!("The kernel process was killed by somebody on the host{words}"))
+                .hint("if nobody did, the host ran out of memory"),
+            Some(signal) => Failure::new(Code::Internal, format!("The kernel process crashed by signal {signal}{words}")).hint(bug),
+            None => Failure::new(Code::Internal, format!("The kernel process ended without a reason{words}")).hint(bug),
+        })
+    }
+}
+
+fn signal_request(pid: i32, signal: i32) -> serde_json::Value {
+    json!({"id": 0, "method": "signal", "params": {"pid": pid, "signal": signal}})
+}
+
+impl End {
+    /// As news for whoever holds the lifeline.
+    pub fn news(&self) -> News {
+        let (reason, result, message) = match self {
+            Self::Exited(result) => (Reason::Exited, Some(*result), None),
+            Self::Timeout(_) => (Reason::Timeout, None, None),
+            Self::Shutdown => (Reason::Shutdown, None, None),
+            Self::StarterGone(_) => (Reason::StarterGone, None, None),
+            Self::NotStarted(failure) => return News::Failed(failure.clone()),
+            Self::Crashed(failure) => (Reason::Crashed, None, Some(failure.message.clone())),
+        };
+        News::Ended { reason, exit_code: result.and_then(Result::ok), signal: result.and_then(Result::err), message }
+    }
+
+    /// As the exit status of `run`, told to the user where it is not the program's own.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Exited(Ok(code)) => *code,
+            Self::Exited(Err(signal)) => signal.saturating_add(128),
+            Self::Timeout(limit) => {
+                Failure::new(Code::Limit, format!("The program ran longer than {} s and was ended", limit.as_secs_f64()))
+                    .hint("raise `--timeout`, or leave it out")
+                    .print();
+                crate::failure::STATUS_TIMEOUT
+            }
+            Self::Shutdown => {
+                Failure::new(Code::Ended, "The sandbox was shut down").print();
+                crate::failure::STATUS_OURS
+            }
+            Self::StarterGone(signal) => signal.map_or(crate::failure::STATUS_OURS, |signal| (signal as u8).saturating_add(128)),
+            Self::NotStarted(failure) => {
+                failure.print();
+                failure.status_of_start()
+            }
+            Self::Crashed(failure) => {
+                failure.print();
+                crate::failure::STATUS_OURS
+            }
+        }
+    }
+}
