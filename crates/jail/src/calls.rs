@@ -4,15 +4,15 @@
 use libc::{
     CLONE_CHILD_CLEARTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
     SYS_accept4, SYS_bind, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_clone, SYS_clone3, SYS_close, SYS_connect,
-    SYS_copy_file_range, SYS_dup, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_eventfd2, SYS_exit, SYS_exit_group,
-    SYS_fallocate, SYS_fchmod, SYS_fchmodat, SYS_fchownat, SYS_fcntl, SYS_fdatasync, SYS_fgetxattr, SYS_flistxattr, SYS_flock, SYS_fstat,
-    SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getdents64, SYS_getpeername, SYS_getpid, SYS_getrandom, SYS_getsockname,
-    SYS_getsockopt, SYS_gettid, SYS_ioctl, SYS_kill, SYS_linkat, SYS_listen, SYS_lseek, SYS_madvise, SYS_memfd_create, SYS_mkdirat,
-    SYS_mknodat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat, SYS_openat2, SYS_poll, SYS_ppoll, SYS_prctl,
-    SYS_pread64, SYS_preadv, SYS_pwrite64, SYS_pwritev, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_renameat2,
-    SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield,
-    SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx, SYS_symlinkat,
-    SYS_sysinfo, SYS_tgkill, SYS_unlinkat, SYS_utimensat, SYS_wait4, SYS_write, SYS_writev, c_long,
+    SYS_copy_file_range, SYS_dup, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_eventfd2, SYS_exit,
+    SYS_exit_group, SYS_fallocate, SYS_fchmod, SYS_fchmodat, SYS_fchownat, SYS_fcntl, SYS_fdatasync, SYS_fgetxattr, SYS_flistxattr,
+    SYS_flock, SYS_fstat, SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getdents64, SYS_getpeername, SYS_getpid, SYS_getrandom,
+    SYS_getsockname, SYS_getsockopt, SYS_gettid, SYS_ioctl, SYS_kill, SYS_linkat, SYS_listen, SYS_lseek, SYS_madvise, SYS_memfd_create,
+    SYS_mkdirat, SYS_mknodat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat, SYS_openat2, SYS_poll, SYS_ppoll,
+    SYS_prctl, SYS_pread64, SYS_preadv, SYS_pwrite64, SYS_pwritev, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg,
+    SYS_renameat2, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
+    SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx,
+    SYS_symlinkat, SYS_sysinfo, SYS_tgkill, SYS_unlinkat, SYS_utimensat, SYS_wait4, SYS_write, SYS_writev, c_long,
 };
 
 /// When a call is let through.
@@ -78,7 +78,12 @@ const FCNTLS: &[u32] = &[
 /// The list.
 pub const CALLS: &[Call] = &[
     // Memory. Nothing becomes executable any more: the stub's page was made before.
-    call("mmap", SYS_mmap, Rule::OneOf(2, libc::PROT_EXEC as u32, &[0]), "stacks, the allocator, windows on memory files; never executable"),
+    call(
+        "mmap",
+        SYS_mmap,
+        Rule::OneOf(2, libc::PROT_EXEC as u32, &[0]),
+        "stacks, the allocator, windows on memory files; never executable",
+    ),
     call("mprotect", SYS_mprotect, Rule::OneOf(2, libc::PROT_EXEC as u32, &[0]), "guard pages, the allocator's heaps; never executable"),
     call("munmap", SYS_munmap, Rule::Always, "stacks of threads that ended"),
     call("mremap", SYS_mremap, Rule::Always, "growing large allocations"),
@@ -127,7 +132,12 @@ pub const CALLS: &[Call] = &[
     call("close", SYS_close, Rule::Always, "descriptors that are no longer used"),
     call("dup", SYS_dup, Rule::Always, "one host file behind several guest files"),
     call("fcntl", SYS_fcntl, Rule::OneOf(1, ALL_BITS, FCNTLS), "status flags, duplicates, seals of memory files"),
-    call("ioctl", SYS_ioctl, Rule::OneOf(1, ALL_BITS, IOCTLS), "window size, what waits in a pipe; nothing that changes a terminal or a device"),
+    call(
+        "ioctl",
+        SYS_ioctl,
+        Rule::OneOf(1, ALL_BITS, IOCTLS),
+        "window size, what waits in a pipe; nothing that changes a terminal or a device",
+    ),
     call("poll", SYS_poll, Rule::Always, "readiness of one descriptor"),
     call("ppoll", SYS_ppoll, Rule::Always, "readiness of one descriptor"),
     call("epoll_create1", SYS_epoll_create1, Rule::Always, "readiness of host descriptors"),
@@ -136,7 +146,12 @@ pub const CALLS: &[Call] = &[
     call("epoll_pwait", SYS_epoll_pwait, Rule::Always, "readiness of host descriptors"),
     call("eventfd2", SYS_eventfd2, Rule::Always, "waking the thread that waits for readiness"),
     // Files beneath the handles; Landlock and the mounts see to it that there are no others.
-    call("openat", SYS_openat, Rule::Refused(libc::EACCES), "library code tries to read host files by path; files of the guest are opened by openat2"),
+    call(
+        "openat",
+        SYS_openat,
+        Rule::Refused(libc::EACCES),
+        "library code tries to read host files by path; files of the guest are opened by openat2",
+    ),
     call("openat2", SYS_openat2, Rule::Always, "host files, beneath a handle"),
     call("fstat", SYS_fstat, Rule::Always, "attributes"),
     call("newfstatat", SYS_newfstatat, Rule::Always, "attributes"),
@@ -150,7 +165,12 @@ pub const CALLS: &[Call] = &[
     call("fdatasync", SYS_fdatasync, Rule::Always, "writable volumes"),
     call("copy_file_range", SYS_copy_file_range, Rule::Always, "copies within writable volumes"),
     call("mkdirat", SYS_mkdirat, Rule::Always, "writable volumes"),
-    call("mknodat", SYS_mknodat, Rule::OneOf(2, libc::S_IFMT, &[0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK]), "writable volumes; no devices"),
+    call(
+        "mknodat",
+        SYS_mknodat,
+        Rule::OneOf(2, libc::S_IFMT, &[0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK]),
+        "writable volumes; no devices",
+    ),
     call("symlinkat", SYS_symlinkat, Rule::Always, "writable volumes"),
     call("linkat", SYS_linkat, Rule::Always, "writable volumes"),
     call("unlinkat", SYS_unlinkat, Rule::Always, "writable volumes"),

@@ -159,7 +159,8 @@ pub unsafe fn clone(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> R
     match result {
         0 => Ok(Side::Child),
         pid if pid > 0 => {
-            let pid = Pid::from_raw(pid as i32).ok_or_else(|| JailError::plain("Cannot make the kernel process: the host answered nonsense"))?;
+            let pid =
+                Pid::from_raw(pid as i32).ok_or_else(|| JailError::plain("Cannot make the kernel process: the host answered nonsense"))?;
             // SAFETY: the host just opened it for us.
             Ok(Side::Parent(Child { pid, handle: unsafe { OwnedFd::from_raw_fd(handle) } }))
         }
@@ -175,7 +176,9 @@ fn cannot_clone(namespaces: Namespaces, error: std::io::Error) -> JailError {
             "this host does not let you make user namespaces: start as root, or allow them \
              (`sysctl kernel.unprivileged_userns_clone=1`, on Ubuntu `sysctl kernel.apparmor_restrict_unprivileged_userns=0`)",
         ),
-        Some(libc::ENOSPC) => failure.hint("the host's limit is reached: raise it by `sysctl user.max_user_namespaces=65536` (and its siblings)"),
+        Some(libc::ENOSPC) => {
+            failure.hint("the host's limit is reached: raise it by `sysctl user.max_user_namespaces=65536` (and its siblings)")
+        }
         Some(libc::EAGAIN) => failure.hint("the limit of processes is reached (`ulimit -u`, or a cgroup's pids.max)"),
         Some(libc::ENOSYS) => failure.hint("Linux 5.12 or newer is needed, and whatever confines this process must allow clone3"),
         _ => failure,

@@ -71,20 +71,23 @@ pub fn install(program: &BpfProgram) -> Result<(), JailError> {
     }
 }
 
-/// In debug builds, makes a forbidden call say its number on descriptor 2 before the process ends by SIGSYS.
+/// Exit status after a violation that said which call it was.
+pub const STATUS_NAMED_VIOLATION: i32 = 128 + libc::SIGSYS;
+
+/// In debug builds, makes a forbidden call say its number on descriptor 2 before the process ends.
 pub fn name_violations() {
     if cfg!(debug_assertions) {
         // SAFETY: all zeros is a valid value; the handler below makes async-signal-safe calls only.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_violation as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
+            action.sa_flags = libc::SA_SIGINFO;
             libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut());
         }
     }
 }
 
-extern "C" fn on_violation(signal: libc::c_int, information: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+extern "C" fn on_violation(_signal: libc::c_int, information: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     /// Where `siginfo_t` has `si_syscall`.
     const NUMBER: usize = 24;
     // SAFETY: the host filled the structure in.
@@ -96,10 +99,10 @@ extern "C" fn on_violation(signal: libc::c_int, information: *mut libc::siginfo_
         number /= 10;
         at -= 1;
     }
-    // SAFETY: writes from a buffer of our own, and sends this thread the signal whose action is the default again.
+    // SAFETY: writes from a buffer of our own, and ends the process.
     unsafe {
         libc::write(2, text.as_ptr().cast(), text.len());
-        libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal);
+        libc::_exit(STATUS_NAMED_VIOLATION);
     }
 }
 

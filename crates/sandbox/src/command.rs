@@ -71,10 +71,7 @@ fn read_config(number: &str) -> Result<Config, Failure> {
     let mut text = Vec::new();
     // A memory file's position is where its writer left it.
     let _ = rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0));
-    file.by_ref()
-        .take(LONGEST_CONFIG)
-        .read_to_end(&mut text)
-        .map_err(|error| Failure::host("Cannot read the configuration", error))?;
+    file.by_ref().take(LONGEST_CONFIG).read_to_end(&mut text).map_err(|error| Failure::host("Cannot read the configuration", error))?;
     Config::parse(&text)
 }
 

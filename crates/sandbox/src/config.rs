@@ -151,7 +151,8 @@ impl Config {
             return Err(Failure::invalid(format!("The id `{}` is not made of letters, digits, `-`, `_` and `.`", self.id)));
         }
         if self.hostname.is_empty() || self.hostname.len() > LONGEST_HOSTNAME || !self.hostname.chars().all(plain) {
-            let message = format!("The host name `{}` is not made of 1 to {LONGEST_HOSTNAME} letters, digits, `-`, `_` and `.`", self.hostname);
+            let message =
+                format!("The host name `{}` is not made of 1 to {LONGEST_HOSTNAME} letters, digits, `-`, `_` and `.`", self.hostname);
             return Err(Failure::invalid(message));
         }
         if let Some(volume) = self.volumes.iter().find(|volume| !volume.guest.starts_with('/')) {
@@ -167,7 +168,8 @@ impl Config {
 impl Limits {
     fn check(&self) -> Result<(), Failure> {
         if self.memory_bytes.is_some_and(|bytes| bytes < SMALLEST_MEMORY) {
-            return Err(Failure::invalid("The memory limit is too small for any program").hint(format!("give at least {} MiB", SMALLEST_MEMORY >> 20)));
+            return Err(Failure::invalid("The memory limit is too small for any program")
+                .hint(format!("give at least {} MiB", SMALLEST_MEMORY >> 20)));
         }
         if self.cpus.is_some_and(|cpus| !cpus.is_finite() || cpus < 0.01) {
             return Err(Failure::invalid("The CPU limit is too small").hint("give at least 0.01 CPUs"));

@@ -32,6 +32,9 @@ const DEFAULT_TMPFS_PART: u64 = 2;
 /// Most CPUs that a guest is told of.
 const MOST_CPUS: u32 = 64;
 
+/// Exit status of a kernel process that panicked.
+pub const STATUS_PANIC: i32 = 101;
+
 /// What a program's standard streams are.
 #[derive(Debug, Clone, Copy)]
 pub enum Streams {
@@ -70,7 +73,11 @@ pub struct Birth<'a> {
 /// Runs the kernel process.
 pub fn run(mut birth: Birth<'_>) -> ! {
     signals::unblock();
-    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        // Aborting would take a signal that the first process of a PID namespace is immune to.
+        end(STATUS_PANIC)
+    }));
     let Ok(link) = birth.link.try_clone() else { end(1) };
     let link = Arc::new(std::mem::replace(&mut birth.link, link));
     let Err(failure) = live(birth, &link);
@@ -211,13 +218,7 @@ fn limits(given: &Limits) -> kernel::Limits {
 }
 
 /// Starts the program whose end is the sandbox's.
-fn start_program(
-    config: &Config,
-    args: &[String],
-    stdio: Stdio,
-    machine: &Arc<dyn Machine>,
-    link: &Arc<OwnedFd>,
-) -> Result<i32, Failure> {
+fn start_program(config: &Config, args: &[String], stdio: Stdio, machine: &Arc<dyn Machine>, link: &Arc<OwnedFd>) -> Result<i32, Failure> {
     let program = Program {
         args: args.iter().map(|arg| arg.clone().into_bytes()).collect(),
         env: config.env.iter().map(|(key, value)| format!("{key}={value}").into_bytes()).collect(),

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use cloudpilot_jail::cgroup::{self, Cgroup};
 use cloudpilot_jail::namespaces::{self, Child, Identity, Namespaces, Side};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions};
 
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::host_root;
 use crate::janitor::Janitor;
 use crate::kernel_process::{self, Birth, Streams};
+use crate::machine::Boot;
 use crate::news;
 use crate::packet;
 use crate::state::{self, Remnants};
@@ -41,7 +43,8 @@ struct Undo {
 
 impl Undo {
     fn forget(&mut self) {
-        *self = Self::default();
+        self.remnants = None;
+        self.kernel = None;
     }
 }
 
@@ -59,7 +62,7 @@ impl Drop for Undo {
 }
 
 /// Starts the kernel process. `streams` are what its first program reads and writes.
-pub fn start(config: &Config, streams: Streams) -> Result<Started, Failure> {
+pub fn start(config: &Config, streams: Streams, boot: Boot) -> Result<Started, Failure> {
     let listener = state::create(&config.state_dir)?;
     let mut remnants = Remnants { directory: config.state_dir.clone(), cgroups: Vec::new() };
     let mut undo = Undo { remnants: Some(remnants.clone()), kernel: None };
@@ -95,7 +98,18 @@ pub fn start(config: &Config, streams: Streams) -> Result<Started, Failure> {
         Side::Child => {
             drop(link);
             undo.forget();
-            kernel_process::run(Birth { config, identity, namespaces, opened, resolver, streams, listener, link: kernel_link, errors })
+            kernel_process::run(Birth {
+                config,
+                identity,
+                namespaces,
+                opened,
+                resolver,
+                streams,
+                listener,
+                link: kernel_link,
+                errors,
+                boot,
+            })
         }
     };
     undo.kernel = Some(kernel.pid);
@@ -116,4 +130,10 @@ pub fn start(config: &Config, streams: Streams) -> Result<Started, Failure> {
     }
     undo.forget();
     Ok(Started { kernel, link, last_words, cgroup, remnants, janitor })
+}
+
+/// Nothing to read, nowhere to write.
+pub fn null_device() -> Result<OwnedFd, Failure> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Failure::host("Cannot open `/dev/null`", error))
 }

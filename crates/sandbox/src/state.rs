@@ -180,7 +180,9 @@ pub fn sweep(directory: &Path) {
         let record = fs::read(path.join(RECORD)).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok());
         let stale = match &record {
             Some(record) => start_time(record.supervisor_pid) != Some(record.supervisor_start),
-            None => entry.metadata().and_then(|data| data.modified()).is_ok_and(|time| time.elapsed().is_ok_and(|age| age > START_PATIENCE)),
+            None => {
+                entry.metadata().and_then(|data| data.modified()).is_ok_and(|time| time.elapsed().is_ok_and(|age| age > START_PATIENCE))
+            }
         };
         if stale {
             // Not ours to complain about: the next sweep tries again.

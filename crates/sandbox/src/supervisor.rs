@@ -4,6 +4,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use cloudpilot_jail::cgroup::Cgroup;
+use cloudpilot_jail::seccomp;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions, WaitStatus};
@@ -12,6 +14,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::failure::{Code, Failure};
+use crate::kernel_process::STATUS_PANIC;
 use crate::news::{News, Reason};
 use crate::packet::{self, Received};
 use crate::signals::Signals;
@@ -94,11 +97,11 @@ impl<'a> Supervisor<'a> {
             PollFd::new(self.signals.descriptor(), PollFlags::IN),
         ];
         descriptors.extend(lifeline.map(|lifeline| PollFd::new(lifeline, PollFlags::IN)));
-        match poll(&mut descriptors, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => self.finish(End::Crashed(Failure::host("Cannot wait for the sandbox", error))),
-        }
+        let waited = poll(&mut descriptors, timeout.as_ref());
         let ready: Vec<bool> = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty()).collect();
+        if let Err(error) = waited.or_else(|error| if error == Errno::INTR { Ok(0) } else { Err(error) }) {
+            self.finish(End::Crashed(Failure::host("Cannot wait for the sandbox", error)));
+        }
         if ready[1] && !ready[0] {
             self.hear();
         }
@@ -186,19 +189,22 @@ impl<'a> Supervisor<'a> {
         let length = rustix::io::read(&self.sandbox.last_words, &mut buffer).unwrap_or(0);
         let words = String::from_utf8_lossy(&buffer[..length]).trim().replace('\n', "; ");
         let words = if words.is_empty() { String::new() } else { format!(": {words}") };
-        let signal = status.and_then(WaitStatus::terminating_signal);
         let bug = "this is a bug of cloudpilot, or an attack by the program inside; the host is not affected";
-        End::Crashed(match signal {
-            Some(libc::SIGSYS) => {
-                Failure::new(Code::Internal, format!("The kernel process made a host call that its jail forbids, and was ended{words}")).hint(bug)
+        let forbidden =
+            Failure::new(Code::Internal, format!("The kernel process made a host call that its jail forbids, and was ended{words}"));
+        End::Crashed(match status.map(|status| (status.terminating_signal(), status.exit_status())) {
+            Some((Some(libc::SIGSYS), _) | (_, Some(seccomp::STATUS_NAMED_VIOLATION))) => forbidden.hint(bug),
+            Some((Some(libc::SIGKILL), _)) if self.sandbox.cgroup.as_ref().is_some_and(Cgroup::out_of_memory) => {
+                Failure::new(Code::Limit, "The host ended the sandbox: it used more memory than its control group may")
+                    .hint("raise the memory limit")
             }
-            Some(libc::SIGKILL) if self.sandbox.cgroup.as_ref().is_some_and(|cgroup| cgroup.out_of_memory()) => {
-                Failure::new(Code::Limit, "The host ended the sandbox: it used more memory than its control group may").hint("raise the memory limit")
-            }
-            Some(libc::SIGKILL) => Failure::new(Code::Ended, format!("The kernel process was killed by somebody on the host{words}"))
+            Some((Some(libc::SIGKILL), _)) => Failure::new(Code::Ended, "The kernel process was killed by somebody on the host")
                 .hint("if nobody did, the host ran out of memory"),
-            Some(signal) => Failure::new(Code::Internal, format!("The kernel process crashed by signal {signal}{words}")).hint(bug),
-            None => Failure::new(Code::Internal, format!("The kernel process ended without a reason{words}")).hint(bug),
+            Some((Some(signal), _)) => {
+                Failure::new(Code::Internal, format!("The kernel process crashed by signal {signal}{words}")).hint(bug)
+            }
+            Some((_, Some(STATUS_PANIC))) => Failure::new(Code::Internal, format!("The kernel process crashed{words}")).hint(bug),
+            _ => Failure::new(Code::Internal, format!("The kernel process ended without a reason{words}")).hint(bug),
         })
     }
 }

@@ -81,8 +81,9 @@ impl Cgroup {
         match result {
             Ok(cgroup) => Ok(Some(cgroup)),
             Err(_) if limits.cpus.is_none() => Ok(None),
-            Err(error) => Err(JailError::new("Cannot limit CPU time by a control group", error)
-                .hint("start as root, or in a delegated group (`systemd-run --user --scope -p Delegate=yes pilot …`), or leave out the CPU limit")),
+            Err(error) => Err(JailError::new("Cannot limit CPU time by a control group", error).hint(
+                "start as root, or in a delegated group (`systemd-run --user --scope -p Delegate=yes pilot …`), or leave out the CPU limit",
+            )),
         }
     }
 

@@ -118,7 +118,8 @@ impl Connection {
 
 fn overflowing(id: &Value, result: &Value, overflow: Option<OwnedFd>) -> Value {
     let Some(descriptor) = overflow else {
-        let failure = Failure::new(Code::Limit, "The answer is longer than a packet").hint("send a descriptor along for it, or ask for less");
+        let failure =
+            Failure::new(Code::Limit, "The answer is longer than a packet").hint("send a descriptor along for it, or ask for less");
         return json!({"id": id, "error": failure});
     };
     let text = result.to_string();

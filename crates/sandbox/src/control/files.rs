@@ -83,7 +83,8 @@ pub fn serve(connection: &Arc<Connection>, id: &Value, method: &str, params: Val
         }
     };
     let Some(permit) = Permit::take(&connection.server, |server| &server.transfers, MOST_TRANSFERS) else {
-        let failure = Failure::new(Code::Limit, format!("{MOST_TRANSFERS} requests about files are under way already")).hint("try again later");
+        let failure =
+            Failure::new(Code::Limit, format!("{MOST_TRANSFERS} requests about files are under way already")).hint("try again later");
         return connection.reply(id, Err(failure), None);
     };
     let (client, name, mut descriptors) = (Arc::clone(connection), id.clone(), descriptors);

@@ -122,10 +122,16 @@ pub fn serve(connection: &Arc<Connection>, text: &[u8], descriptors: Vec<OwnedFd
         "exec" => return exec(connection, &id, params, descriptors),
         "wait" => decode(params).and_then(|Wait { pid }| announce_exit(connection, pid).map(|()| json!({}))),
         "signal" => decode(params).and_then(|Signal { pid, signal }| {
-            machine.signal(pid, signal).map(|()| json!({})).map_err(|errno| refused(&format!("Cannot send signal {signal} to {pid}"), errno))
+            machine
+                .signal(pid, signal)
+                .map(|()| json!({}))
+                .map_err(|errno| refused(&format!("Cannot send signal {signal} to {pid}"), errno))
         }),
         "resize" => decode(params).and_then(|Resize { pid, rows, columns }| {
-            machine.resize(pid, rows, columns).map(|()| json!({})).map_err(|errno| refused(&format!("Cannot resize the terminal of {pid}"), errno))
+            machine
+                .resize(pid, rows, columns)
+                .map(|()| json!({}))
+                .map_err(|errno| refused(&format!("Cannot resize the terminal of {pid}"), errno))
         }),
         "processes" => Ok(Value::Array(machine.processes())),
         "stats" => Ok(machine.stats()),
