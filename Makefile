@@ -1,0 +1,38 @@
+# Each target is one command or two. `make demo` is where to start.
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+PYTEST := .venv/bin/pytest
+
+.PHONY: demo build test soak bench lint clean
+
+demo: build  ## Build, run the main job, print the times
+	@.venv/bin/python tests/demo.py
+
+build:  ## Leave the package in .venv, with .venv/bin/pilot
+	@.ci/need gcc libc6-dev python3 python3-venv
+	@python3 hatch_build.py
+	@$(MAKE) -s .venv/installed
+
+test: build  ## Everything but the soak
+	@.ci/need gcc libc6-dev make git perl python3 python3-venv sqlite3 gzip xz-utils zstd procps
+	$(PYTEST) -n 2 -m "not soak"
+
+soak: build  ## Hostile programs for minutes rather than seconds
+	@.ci/need gcc libc6-dev
+	$(PYTEST) -m soak
+
+bench: build  ## Measure, beside the peers
+	.venv/bin/python -m bench
+
+lint: build  ## ruff, mypy, rustfmt, clippy
+	.venv/bin/ruff check -q . && .venv/bin/ruff format -q --check . && .venv/bin/mypy
+	cargo fmt --all --check && cargo clippy -q --locked --workspace --all-targets -- -D warnings
+
+clean:  ## Remove what was built
+	rm -rf .venv target src/cloudpilot/_bin
+
+.venv/installed: pyproject.toml
+	@echo "Installing the package and the development tools into .venv"
+	@python3 -m venv .venv
+	@.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,121 @@
+"""`pilot run`: becomes the process that watches over the sandbox, so that no Python stays behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from cloudpilot.cli.parser import Parser
+from cloudpilot.engine import config, paths
+from cloudpilot.errors import InvalidArgumentException
+
+
+def parser() -> Parser:
+    """The options of `pilot run`."""
+    result = Parser("run", "Run a program in a new sandbox.", "[OPTIONS] [--] PROGRAM [ARGS…]")
+    option = result.add_argument
+    option("--rootfs", metavar="DIR", help="directory to show as root, read-only under memory (default: the host's programs)")
+    option("--volume", "-v", metavar="HOST:GUEST[:ro]", action="append", default=[], help="show a host directory or file")
+    option("--env", "-e", metavar="K=V", action="append", default=[], help="set a variable; `K` alone copies the host's")
+    option("--workdir", "-w", metavar="DIR", default="/", help="working directory inside")
+    option("--user", "-u", metavar="UID[:GID]", default="0:0", help="who it runs as inside (default: 0:0)")
+    option("--hostname", metavar="NAME", help="host name inside")
+    option("--memory", "-m", metavar="SIZE", help="guest memory, like `512m` (default: half of the host's)")
+    option("--cpus", metavar="N", type=float, help="CPUs' worth of time")
+    option("--pids", metavar="N", type=int, help="processes and threads (default: 4096)")
+    option("--network", choices=config.NETWORKS, default="none", help="`none` is loopback only, and the default")
+    option("--timeout", metavar="TIME", help="end everything after this time, with status 124")
+    option("--tty", "-t", action="store_true", help="give it a terminal")
+    option("--detach", "-d", action="store_true", help="print the sandbox's id and return once it runs")
+    option("--name", metavar="NAME", help="name for `exec`, `kill` and `stats`")
+    option("--strace", action="store_true", help="print each system call on standard error")
+    option("program", nargs="...", metavar="PROGRAM", help="and its arguments")
+    return result
+
+
+def configuration(arguments: list[str]) -> dict[str, Any]:
+    """What the binary is to be told."""
+    given = parser().parse_args(arguments)
+    program = given.program[1:] if given.program[:1] == ["--"] else given.program
+    if not program:
+        raise InvalidArgumentException("There is no program to run", "give one after the options: `pilot run -- ls /`")
+    if given.tty and given.detach:
+        raise InvalidArgumentException("`--tty` and `--detach` exclude each other", "leave one out")
+    user = config.parse_user(given.user)
+    env = config.default_env(user["uid"])
+    if given.tty:
+        env["TERM"] = os.environ.get("TERM", "xterm")
+    env.update(_variables(given.env))
+    limits = {
+        "memory_bytes": None if given.memory is None else config.parse_size(given.memory),
+        "cpus": given.cpus,
+        "processes": _count("--pids", given.pids),
+    }
+    sandbox_id = config.new_id()
+    result = {
+        "id": sandbox_id,
+        "name": _free_name(given.name),
+        "args": program,
+        "env": env,
+        "workdir": given.workdir,
+        "user": user,
+        "root": {"kind": "directory", "path": os.path.abspath(given.rootfs)} if given.rootfs else {"kind": "host"},
+        "volumes": [config.parse_volume(text) for text in given.volume],
+        "limits": {key: value for key, value in limits.items() if value is not None},
+        "network": given.network,
+        "tty": given.tty,
+        "detach": given.detach,
+        "timeout_ms": None if given.timeout is None else max(1, int(config.parse_duration(given.timeout) * 1000)),
+        "strace": given.strace,
+        "state_dir": paths.state_dir(sandbox_id),
+    }
+    return result if given.hostname is None else {**result, "hostname": given.hostname}
+
+
+def _variables(texts: list[str]) -> dict[str, str]:
+    result = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key:
+            raise InvalidArgumentException(f"`{text}` is not a variable", "write it like `KEY=VALUE`")
+        if equals:
+            result[key] = value
+        elif key in os.environ:
+            result[key] = os.environ[key]
+    return result
+
+
+def _count(option: str, value: int | None) -> int | None:
+    if value is not None and not 0 < value < 1 << 32:
+        raise InvalidArgumentException(f"`{option} {value}` is not a possible limit", "give at least 1")
+    return value
+
+
+def _free_name(name: str | None) -> str | None:
+    if name is not None:
+        from cloudpilot.engine import records
+
+        if not name or name.startswith("-"):
+            raise InvalidArgumentException(f"`{name}` is not a name", "begin it with a letter or a digit")
+        if any(name in (record.name, record.id) for record in records.running()):
+            raise InvalidArgumentException(f"A sandbox called `{name}` runs already", f"end it with `pilot kill {name}`")
+    return name
+
+
+def main(arguments: list[str]) -> int:
+    """Runs `pilot run`; returns only if that was not possible."""
+    settings = configuration(arguments)
+    binary = paths.binary()
+    try:
+        descriptor = config.as_descriptor(settings)
+    except UnicodeEncodeError:
+        raise InvalidArgumentException("An argument is not valid UTF-8", "rename the file, or pass it by a pattern") from None
+    os.set_inheritable(descriptor, True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores it, and what is ignored stays so in a new program.
+    import signal
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.execv(binary, [paths.BINARY, "run", "--config-fd", str(descriptor)])
