@@ -34,6 +34,8 @@ pub struct Kernel {
     pub limits: Limits,
     /// What sockets reach.
     pub network: Network,
+    /// Sockets.
+    pub net: net::Net,
     /// Guest memory.
     pub memory: Arc<MemoryFile>,
     /// Mounted filesystems.

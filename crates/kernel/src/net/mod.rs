@@ -1,1 +1,276 @@
-//! Sockets.
+//! Sockets: the layer that system calls talk to, unix sockets, the internet's protocols inside the sandbox, netlink, and sockets of the host.
+//!
+//! Every socket is a [`Socket`] behind a [`SocketFile`]. Sockets never block: what would, answers `EAGAIN` and is announced on the socket's
+//! queue. Bytes and datagrams go straight from the sender into the receiver's [`Channel`](channel::Channel) or [`Inbox`](inbox::Inbox); there are
+//! no packets.
+//!
+//! Lock order: a socket's state (a connecting one before the listener), then the tables of names and ports, then a channel or inbox, then guest
+//! memory, then a queue. Files that come out of a message are dropped with none of them held.
+
+pub mod budget;
+pub mod channel;
+pub mod inbox;
+pub mod message;
+pub mod options;
+pub mod rights;
+pub mod unix;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use cloudpilot_abi::{Errno, raw};
+use parking_lot::Mutex;
+
+use crate::io::{Destination, Source};
+use crate::task::Task;
+use crate::vfs::anonymous;
+use crate::vfs::file::{File, FileOps};
+use crate::vfs::inode::FileType;
+use crate::wait::{PollEvents, WaitQueue};
+use message::{Credentials, Incoming, Outgoing};
+use options::Options;
+
+/// All that sockets share in one kernel.
+#[derive(Default)]
+pub struct Net {
+    /// Names of unix sockets.
+    pub unix: Arc<unix::Names>,
+    /// Files that travel in messages.
+    pub in_flight: Arc<rights::InFlight>,
+}
+
+impl Net {
+    /// A kernel without sockets.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// What a socket's messages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// A stream of bytes.
+    Stream = 1,
+    /// Messages without a connection.
+    Datagram = 2,
+    /// Anything, by hand; netlink's sockets say they are it.
+    Raw = 3,
+    /// Messages over a connection.
+    SeqPacket = 5,
+}
+
+/// Which halves `shutdown(2)` closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// `SHUT_RD` or `SHUT_RDWR`.
+    pub read: bool,
+    /// `SHUT_WR` or `SHUT_RDWR`.
+    pub write: bool,
+}
+
+/// What peers of a socket need of it: where to announce, and where to leave an error.
+#[derive(Default)]
+pub struct Endpoint {
+    /// Announces readiness.
+    pub queue: WaitQueue,
+    error: AtomicU16,
+}
+
+impl Endpoint {
+    /// Leaves an error for the next call, and announces it.
+    pub fn set_error(&self, errno: Errno) {
+        self.error.store(errno.0, Ordering::SeqCst);
+        self.queue.notify(PollEvents::ERR | PollEvents::READ | PollEvents::WRITE);
+    }
+
+    /// Whether an error waits.
+    pub fn has_error(&self) -> bool {
+        self.error.load(Ordering::SeqCst) != 0
+    }
+
+    /// Takes the error that waits (`SO_ERROR`).
+    pub fn take_error(&self) -> Option<Errno> {
+        Some(self.error.swap(0, Ordering::SeqCst)).filter(|error| *error != 0).map(Errno)
+    }
+
+    /// Announces something to read.
+    pub fn readable(&self) {
+        self.queue.notify(PollEvents::IN | PollEvents::RDNORM);
+    }
+
+    /// Announces room.
+    pub fn writable(&self) {
+        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+    }
+
+    /// Announces that one or both directions ended.
+    pub fn hung_up(&self) {
+        self.queue.notify(PollEvents::READ | PollEvents::WRITE);
+    }
+}
+
+/// What every socket has.
+pub struct Base {
+    /// `AF_*`.
+    pub domain: u32,
+    /// What its messages are.
+    pub kind: Kind,
+    /// `IPPROTO_*`, `NETLINK_*`.
+    pub protocol: u32,
+    /// The part that peers hold.
+    pub endpoint: Arc<Endpoint>,
+    /// What `setsockopt(2)` set.
+    pub options: Mutex<Options>,
+}
+
+impl Base {
+    /// A socket's common part with default options.
+    pub fn new(domain: u32, kind: Kind, protocol: u32) -> Self {
+        Self { domain, kind, protocol, endpoint: Arc::default(), options: Mutex::new(Options::new(domain, kind)) }
+    }
+}
+
+/// A socket. Addresses are the bytes of a `sockaddr`, the family first.
+pub trait Socket: Any + Send + Sync {
+    /// The common part.
+    fn base(&self) -> &Base;
+
+    /// For those who need the concrete type (the other end of `connect`).
+    fn as_any(&self) -> &dyn Any;
+
+    /// `bind(2)`.
+    fn bind(&self, task: &Arc<Task>, address: &[u8]) -> Result<(), Errno>;
+
+    /// `connect(2)`. `EAGAIN` asks the caller to come again after an announcement of room; `EINPROGRESS` to wait for
+    /// [`finish_connect`](Self::finish_connect).
+    fn connect(&self, task: &Arc<Task>, address: &[u8], nonblocking: bool) -> Result<(), Errno>;
+
+    /// How a connection under way ended; `EAGAIN` as long as it has not.
+    fn finish_connect(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// `listen(2)`.
+    fn listen(&self, _task: &Arc<Task>, _backlog: i32) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Takes a connection that waits.
+    fn accept(&self) -> Result<Arc<dyn Socket>, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Sends what fits of a stream, or one message.
+    fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno>;
+
+    /// Receives what is there of a stream, or one message. `flags` are `MSG_*`.
+    fn receive(&self, destination: &mut Destination<'_>, flags: u32) -> Result<Incoming, Errno>;
+
+    /// `shutdown(2)`.
+    fn shutdown(&self, how: Shutdown) -> Result<(), Errno>;
+
+    /// `getsockname(2)`.
+    fn local_address(&self) -> Result<Vec<u8>, Errno>;
+
+    /// `getpeername(2)`.
+    fn peer_address(&self) -> Result<Vec<u8>, Errno>;
+
+    /// `setsockopt(2)`.
+    fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        options::set(self.base(), task, level, name, value)
+    }
+
+    /// `getsockopt(2)`; `length` is what the caller has room for.
+    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
+        options::get(self.base(), level, name)
+    }
+
+    /// Present readiness.
+    fn poll(&self) -> PollEvents;
+
+    /// Where changes of readiness are announced.
+    fn queue(&self) -> &WaitQueue {
+        &self.base().endpoint.queue
+    }
+
+    /// Somebody starts or stops to wait; see [`FileOps::watch`].
+    fn watch(&self, _on: bool) {}
+
+    /// `ioctl(2)` of this kind of socket.
+    fn ioctl(&self, _task: &Arc<Task>, _request: u32, _argument: u64) -> Result<usize, Errno> {
+        Err(Errno::ENOTTY)
+    }
+
+    /// The last descriptor is gone.
+    fn close(&self);
+
+    /// Shows the files in messages that wait to be received through this socket.
+    fn visit_held(&self, _visit: &mut dyn FnMut(&Arc<File>)) {}
+
+    /// Takes the messages that hold files out: nobody can ever receive them.
+    fn discard_held(&self) -> Vec<rights::Rights> {
+        Vec::new()
+    }
+}
+
+/// A socket as an open file.
+pub struct SocketFile {
+    /// The socket.
+    pub socket: Arc<dyn Socket>,
+    in_flight: Arc<rights::InFlight>,
+}
+
+/// Opens a description of a socket; `flags` may hold `O_NONBLOCK`.
+pub fn open(net: &Net, socket: Arc<dyn Socket>, flags: u32) -> Arc<File> {
+    let ops = SocketFile { socket, in_flight: Arc::clone(&net.in_flight) };
+    anonymous::open("socket", FileType::Socket, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
+}
+
+/// The socket behind a file; `ENOTSOCK` if there is none.
+pub fn of_file(file: &File) -> Result<&Arc<dyn Socket>, Errno> {
+    file.ops_as::<SocketFile>().map(|ops| &ops.socket).ok_or(Errno::ENOTSOCK)
+}
+
+impl FileOps for SocketFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn read(&self, _file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {
+        // Files in the message are closed, as nobody asked for them.
+        self.socket.receive(destination, 0).map(|message| message.count)
+    }
+
+    fn write(&self, _file: &File, source: &mut Source<'_>, _offset: u64) -> Result<usize, Errno> {
+        let sender = source.task().map(Credentials::of_task).unwrap_or_default();
+        self.socket.send(source, &mut Outgoing::plain(sender))
+    }
+
+    fn poll(&self, _file: &File) -> PollEvents {
+        self.socket.poll()
+    }
+
+    fn queue(&self) -> Option<&WaitQueue> {
+        Some(self.socket.queue())
+    }
+
+    fn watch(&self, on: bool) {
+        self.socket.watch(on);
+    }
+
+    fn timeout(&self, writing: bool) -> Option<u64> {
+        let options = self.socket.base().options.lock();
+        if writing { options.send_timeout } else { options.receive_timeout }
+    }
+
+    fn ioctl(&self, _file: &File, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
+        self.socket.ioctl(task, request, argument)
+    }
+
+    fn release(&self, _file: &File) {
+        self.socket.close();
+        self.in_flight.socket_closed();
+    }
+}

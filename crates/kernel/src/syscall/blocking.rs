@@ -92,6 +92,9 @@ pub fn read(task: &Task, file: &File, destination: &mut Destination<'_>, at: Opt
 fn read_waiting(task: &Task, file: &File, destination: &mut Destination<'_>, at: Option<u64>) -> Result<usize, Errno> {
     let Some(queue) = file.ops.queue() else { return Err(Errno::EAGAIN) };
     let started = crate::time::monotonic_ns();
+    if let Some(timeout) = file.ops.timeout(false) {
+        return retry(task, &*file.ops, PollEvents::READ, false, Some(started + timeout), || read_once(file, destination, at));
+    }
     let _watching = Watching::new(&*file.ops);
     let mut deadline = file.ops.read_deadline(file, started);
     loop {
@@ -132,9 +135,10 @@ pub fn write(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>,
         limit_size(task, file, source, at)?;
     }
     let nonblocking = nonblocking || file.nonblocking();
+    let deadline = file.ops.timeout(true).map(|timeout| crate::time::monotonic_ns() + timeout);
     let mut total = 0;
     let result = loop {
-        match retry(task, &*file.ops, PollEvents::WRITE, nonblocking, None, || write_once(file, source, at)) {
+        match retry(task, &*file.ops, PollEvents::WRITE, nonblocking, deadline, || write_once(file, source, at)) {
             Ok(count) => {
                 total += count;
                 if count == 0 || source.remaining() == 0 || file.ops.queue().is_none() {

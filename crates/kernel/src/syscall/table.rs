@@ -26,6 +26,7 @@ const FAMILIES: &[&[Call]] = &[
     super::memory::CALLS,
     super::storage::CALLS,
     super::splice::CALLS,
+    super::socket::CALLS,
 ];
 
 fn unsupported(_task: &Arc<Task>, _args: &Args) -> SysResult {

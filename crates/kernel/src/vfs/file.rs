@@ -77,6 +77,11 @@ pub trait FileOps: Any + Send + Sync {
         None
     }
 
+    /// Longest wait of a read or write, nanoseconds, after which it fails with `EAGAIN` (a socket's `SO_RCVTIMEO` and `SO_SNDTIMEO`).
+    fn timeout(&self, _writing: bool) -> Option<u64> {
+        None
+    }
+
     /// Where changes of readiness are announced; none for files that are always ready.
     fn queue(&self) -> Option<&WaitQueue> {
         None

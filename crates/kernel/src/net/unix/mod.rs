@@ -1,0 +1,54 @@
+//! Unix sockets, `unix(7)`: streams, packets and datagrams between programs of the sandbox; never the host's.
+
+mod address;
+mod dgram;
+mod names;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use cloudpilot_abi::{Errno, raw_net};
+
+pub use dgram::DatagramSocket;
+pub use names::{Bound, Name, Names};
+pub use stream::StreamSocket;
+
+use super::message::Credentials;
+use super::{Kind, Net, Socket};
+use crate::wait::PollEvents;
+
+/// Makes a socket for `socket(2)`.
+pub fn socket(net: &Net, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
+    Ok(match kind {
+        Kind::Stream | Kind::SeqPacket => StreamSocket::new(&net.unix, kind),
+        Kind::Datagram => DatagramSocket::new(&net.unix),
+        // Linux takes raw unix sockets for datagram ones.
+        Kind::Raw => DatagramSocket::new(&net.unix),
+    })
+}
+
+/// Makes two connected sockets for `socketpair(2)`.
+pub fn pair(net: &Net, kind: Kind, owner: Credentials) -> Result<(Arc<dyn Socket>, Arc<dyn Socket>), Errno> {
+    Ok(match kind {
+        Kind::Stream | Kind::SeqPacket => {
+            let (one, other) = (StreamSocket::new(&net.unix, kind), StreamSocket::new(&net.unix, kind));
+            stream::join(&one, &other, owner, owner);
+            (one, other)
+        }
+        Kind::Datagram | Kind::Raw => {
+            let (one, other) = (DatagramSocket::new(&net.unix), DatagramSocket::new(&net.unix));
+            dgram::join(&one, &other);
+            (one, other)
+        }
+    })
+}
+
+/// `AF_UNIX`.
+const FAMILY: u32 = raw_net::AF_UNIX;
+
+/// Something to read.
+const IN: PollEvents = PollEvents::IN.union(PollEvents::RDNORM);
+/// Room.
+const OUT: PollEvents = PollEvents::OUT.union(PollEvents::WRNORM).union(PollEvents::WRBAND);

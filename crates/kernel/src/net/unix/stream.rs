@@ -1,0 +1,401 @@
+//! Streams and packets over a connection (`SOCK_STREAM`, `SOCK_SEQPACKET`).
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use cloudpilot_abi::{Errno, raw_ioctl, raw_net};
+use parking_lot::Mutex;
+
+use super::address::Address;
+use super::names::{Bound, Name, Names, Naming};
+use super::{FAMILY, IN, OUT};
+use crate::io::{Destination, Source};
+use crate::net::channel::Channel;
+use crate::net::message::{Credentials, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::options::{self, SOL_SOCKET};
+use crate::net::rights::Rights;
+use crate::net::{Base, Endpoint, Kind, Shutdown, Socket};
+use crate::task::Task;
+use crate::vfs::file::File;
+use crate::wait::PollEvents;
+
+/// Most connections that wait to be accepted, Linux's `somaxconn`.
+pub const MAX_BACKLOG: usize = 4096;
+
+/// Connections that wait to be accepted, and who waits to become one.
+struct Listener {
+    backlog: usize,
+    owner: Credentials,
+    ready: VecDeque<Arc<StreamSocket>>,
+    waiting: Vec<Weak<Endpoint>>,
+    /// `shutdown(SHUT_RD)`.
+    stopped: bool,
+}
+
+/// A connected socket's half.
+struct Connection {
+    incoming: Arc<Channel>,
+    outgoing: Arc<Channel>,
+    peer_name: Name,
+    peer: Credentials,
+}
+
+enum State {
+    Idle,
+    Listening(Listener),
+    Connected(Connection),
+    Closed,
+}
+
+/// A stream or packet socket.
+pub struct StreamSocket {
+    base: Base,
+    naming: Naming,
+    state: Mutex<State>,
+    this: Weak<Self>,
+}
+
+/// Connects two fresh sockets; the credentials are those of the first's and the second's maker.
+pub fn join(one: &StreamSocket, other: &StreamSocket, first: Credentials, second: Credentials) {
+    let (state, other_state) = connected(one, other, first, second);
+    *one.state.lock() = state;
+    *other.state.lock() = other_state;
+}
+
+fn connected(one: &StreamSocket, other: &StreamSocket, first: Credentials, second: Credentials) -> (State, State) {
+    let packets = one.base.kind == Kind::SeqPacket;
+    let capacity = |socket: &StreamSocket| socket.base.options.lock().send_buffer as usize;
+    let there = Channel::new(&other.base.endpoint, &one.base.endpoint, packets, capacity(one));
+    let back = Channel::new(&one.base.endpoint, &other.base.endpoint, packets, capacity(other));
+    let connection = |incoming: &Arc<Channel>, outgoing: &Arc<Channel>, peer: &StreamSocket, credentials| {
+        let (incoming, outgoing) = (Arc::clone(incoming), Arc::clone(outgoing));
+        State::Connected(Connection { incoming, outgoing, peer_name: peer.naming.name.clone(), peer: credentials })
+    };
+    (connection(&back, &there, other, second), connection(&there, &back, one, first))
+}
+
+impl StreamSocket {
+    /// An unconnected socket.
+    pub fn new(names: &Arc<Names>, kind: Kind) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            base: Base::new(FAMILY, kind, 0),
+            naming: Naming::new(names),
+            state: Mutex::new(State::Idle),
+            this: this.clone(),
+        })
+    }
+
+    /// The name it was bound to.
+    pub fn address(&self) -> Address {
+        self.naming.name.address()
+    }
+
+    /// Binds without a task: everything but paths.
+    pub fn bind_to(&self, task: Option<&Arc<Task>>, address: Address) -> Result<(), Errno> {
+        self.naming.bind(task, address, Bound::Stream(self.this.clone()))
+    }
+
+    /// `listen(2)`.
+    pub fn listen_as(&self, backlog: i32, owner: Credentials) -> Result<(), Errno> {
+        if self.address() == Address::Unnamed {
+            return Err(Errno::EINVAL);
+        }
+        // Linux lets one more wait than the backlog says; negative ones are as large as can be.
+        let backlog = usize::try_from(backlog).unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG) + 1;
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Idle => {
+                *state = State::Listening(Listener { backlog, owner, ready: VecDeque::new(), waiting: Vec::new(), stopped: false })
+            }
+            State::Listening(listener) => {
+                listener.backlog = backlog;
+                listener.waiting.drain(..).filter_map(|waiting| waiting.upgrade()).for_each(|waiting| waiting.writable());
+            }
+            State::Connected(_) | State::Closed => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
+
+    /// `connect(2)`.
+    pub fn connect_as(&self, task: Option<&Arc<Task>>, address: &Address, owner: Credentials) -> Result<(), Errno> {
+        match &*self.state.lock() {
+            State::Connected(_) => return Err(Errno::EISCONN),
+            State::Listening(_) | State::Closed => return Err(Errno::EINVAL),
+            State::Idle => {}
+        }
+        if self.base.options.lock().has(raw_net::SO_PASSCRED) {
+            self.naming.bind_if_unnamed(Bound::Stream(self.this.clone()))?;
+        }
+        let listener = match self.naming.names().find(task, address)? {
+            Bound::Stream(socket) => socket.upgrade().ok_or(Errno::ECONNREFUSED)?,
+            Bound::Datagram(_) => return Err(Errno::EPROTOTYPE),
+        };
+        if listener.base.kind != self.base.kind {
+            return Err(Errno::EPROTOTYPE);
+        }
+        if std::ptr::eq(&raw const *listener, self) {
+            return Err(Errno::ECONNREFUSED);
+        }
+        // Two states are locked below; two sockets that connect to each other must not wait for each other.
+        let connecting = self.naming.names().connecting.lock();
+        let mut own = self.state.lock();
+        if !matches!(*own, State::Idle) {
+            return Err(Errno::EISCONN);
+        }
+        let mut state = listener.state.lock();
+        let State::Listening(queue) = &mut *state else { return Err(Errno::ECONNREFUSED) };
+        if queue.stopped {
+            return Err(Errno::ECONNREFUSED);
+        }
+        if queue.ready.len() >= queue.backlog {
+            queue.waiting.push(Arc::downgrade(&self.base.endpoint));
+            return Err(Errno::EAGAIN);
+        }
+        let accepted = Arc::new_cyclic(|this| Self {
+            base: Base::new(FAMILY, self.base.kind, 0),
+            naming: Naming::sharing(&listener.naming),
+            state: Mutex::new(State::Idle),
+            this: this.clone(),
+        });
+        accepted.base.options.lock().clone_from(&listener.base.options.lock());
+        let (mut client, server) = connected(self, &accepted, owner, queue.owner);
+        if let State::Connected(connection) = &mut client {
+            connection.peer_name = listener.naming.name.clone();
+        }
+        *own = client;
+        *accepted.state.lock() = server;
+        queue.ready.push_back(accepted);
+        drop((state, own, connecting));
+        listener.base.endpoint.readable();
+        self.base.endpoint.writable();
+        Ok(())
+    }
+
+    fn channels(&self) -> Option<(Arc<Channel>, Arc<Channel>)> {
+        match &*self.state.lock() {
+            State::Connected(connection) => Some((Arc::clone(&connection.incoming), Arc::clone(&connection.outgoing))),
+            _ => None,
+        }
+    }
+}
+
+impl Socket for StreamSocket {
+    fn base(&self) -> &Base {
+        &self.base
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn bind(&self, task: &Arc<Task>, address: &[u8]) -> Result<(), Errno> {
+        self.bind_to(Some(task), Address::decode(address)?)
+    }
+
+    fn connect(&self, task: &Arc<Task>, address: &[u8], _nonblocking: bool) -> Result<(), Errno> {
+        self.connect_as(Some(task), &Address::decode(address)?, Credentials::effective(task))
+    }
+
+    fn listen(&self, task: &Arc<Task>, backlog: i32) -> Result<(), Errno> {
+        self.listen_as(backlog, Credentials::effective(task))
+    }
+
+    fn accept(&self) -> Result<Arc<dyn Socket>, Errno> {
+        let mut state = self.state.lock();
+        let State::Listening(listener) = &mut *state else { return Err(Errno::EINVAL) };
+        let Some(accepted) = listener.ready.pop_front() else {
+            return Err(if listener.stopped { Errno::EINVAL } else { Errno::EAGAIN });
+        };
+        let waiting = std::mem::take(&mut listener.waiting);
+        drop(state);
+        waiting.iter().filter_map(Weak::upgrade).for_each(|waiting| waiting.writable());
+        Ok(accepted)
+    }
+
+    fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
+        if message.flags & MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let addressed = message.address.is_some() && self.base.kind == Kind::Stream;
+        let Some((_, outgoing)) = self.channels() else {
+            return Err(if addressed { Errno::EOPNOTSUPP } else { Errno::ENOTCONN });
+        };
+        if addressed {
+            return Err(Errno::EISCONN);
+        }
+        outgoing.write(source, message.sender, &mut message.rights)
+    }
+
+    fn receive(&self, destination: &mut Destination<'_>, flags: u32) -> Result<Incoming, Errno> {
+        if flags & MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let packets = self.base.kind == Kind::SeqPacket;
+        let Some((incoming, _)) = self.channels() else {
+            return Err(if packets { Errno::ENOTCONN } else { Errno::EINVAL });
+        };
+        let wants_credentials = self.base.options.lock().has(raw_net::SO_PASSCRED);
+        let taken = incoming.read(destination, flags & MSG_PEEK != 0, wants_credentials)?;
+        let mut message = Incoming::bytes(taken.count);
+        message.length = taken.length;
+        message.files = taken.files;
+        message.credentials = taken.sender.filter(|_| wants_credentials);
+        if packets && taken.sender.is_some() {
+            message.flags = if taken.length > taken.count { MSG_TRUNC } else { 0 };
+        }
+        Ok(message)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<(), Errno> {
+        if let State::Listening(listener) = &mut *self.state.lock() {
+            listener.stopped |= how.read;
+            self.base.endpoint.hung_up();
+            return Ok(());
+        }
+        let Some((incoming, outgoing)) = self.channels() else { return Err(Errno::ENOTCONN) };
+        if how.read {
+            incoming.refuse();
+        }
+        if how.write {
+            outgoing.finish();
+        }
+        Ok(())
+    }
+
+    fn local_address(&self) -> Result<Vec<u8>, Errno> {
+        Ok(self.address().encode())
+    }
+
+    fn peer_address(&self) -> Result<Vec<u8>, Errno> {
+        match &*self.state.lock() {
+            State::Connected(connection) => Ok(connection.peer_name.address().encode()),
+            _ => Err(Errno::ENOTCONN),
+        }
+    }
+
+    fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        options::set(&self.base, task, level, name, value)?;
+        if level == SOL_SOCKET
+            && matches!(name as u32, raw_net::SO_SNDBUF | raw_net::SO_SNDBUFFORCE)
+            && let Some((_, outgoing)) = self.channels()
+        {
+            outgoing.set_capacity(self.base.options.lock().send_buffer as usize);
+        }
+        Ok(())
+    }
+
+    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
+        if level == SOL_SOCKET {
+            let state = self.state.lock();
+            match (name as u32, &*state) {
+                (raw_net::SO_ACCEPTCONN, state) => return Ok(i32::from(matches!(state, State::Listening(_))).to_ne_bytes().to_vec()),
+                (raw_net::SO_PEERCRED, State::Connected(connection)) => return Ok(bytemuck::bytes_of(&connection.peer).to_vec()),
+                (raw_net::SO_PEERCRED, State::Listening(listener)) => return Ok(bytemuck::bytes_of(&listener.owner).to_vec()),
+                (raw_net::SO_PEERCRED, _) => {
+                    let nobody = Credentials { pid: 0, uid: u32::MAX, gid: u32::MAX };
+                    return Ok(bytemuck::bytes_of(&nobody).to_vec());
+                }
+                _ => {}
+            }
+        }
+        options::get(&self.base, level, name)
+    }
+
+    fn poll(&self) -> PollEvents {
+        let error = if self.base.endpoint.has_error() { PollEvents::ERR } else { PollEvents::empty() };
+        let (incoming, outgoing) = match &*self.state.lock() {
+            State::Idle => return OUT | PollEvents::HUP | error,
+            State::Closed => return PollEvents::HUP | error,
+            State::Listening(listener) => {
+                let ended = if listener.stopped { IN | PollEvents::RDHUP } else { PollEvents::empty() };
+                return if listener.ready.is_empty() { ended } else { IN };
+            }
+            State::Connected(connection) => (Arc::clone(&connection.incoming), Arc::clone(&connection.outgoing)),
+        };
+        let (incoming, outgoing) = (incoming.status(false), outgoing.status(true));
+        let reads_end = incoming.writer_done || incoming.reader_done;
+        let writes_end = outgoing.writer_done || outgoing.reader_done;
+        let mut events = error;
+        if incoming.readable || reads_end {
+            events |= IN;
+        }
+        if reads_end {
+            events |= PollEvents::RDHUP;
+        }
+        if reads_end && writes_end {
+            events |= PollEvents::HUP;
+        }
+        if outgoing.room || writes_end {
+            events |= OUT;
+        }
+        events
+    }
+
+    fn ioctl(&self, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
+        let length = match (request, self.channels()) {
+            (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.next_length(),
+            (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
+            (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => return Err(Errno::EINVAL),
+            _ => return Err(Errno::ENOTTY),
+        };
+        task.write(argument, &(length as i32)).map(|()| 0)
+    }
+
+    fn close(&self) {
+        self.naming.release();
+        let state = std::mem::replace(&mut *self.state.lock(), State::Closed);
+        match state {
+            State::Idle | State::Closed => {}
+            State::Listening(listener) => {
+                // Those who connected but were never accepted find that out.
+                listener.ready.iter().for_each(|socket| socket.hang_up(true));
+                listener.waiting.iter().filter_map(Weak::upgrade).for_each(|waiting| waiting.writable());
+            }
+            State::Connected(connection) => end(&connection, false, &self.base.endpoint),
+        }
+    }
+
+    fn visit_held(&self, visit: &mut dyn FnMut(&Arc<File>)) {
+        let waiting: Vec<Arc<Self>> = match &*self.state.lock() {
+            State::Connected(connection) => return connection.incoming.visit_held(visit),
+            State::Listening(listener) => listener.ready.iter().cloned().collect(),
+            State::Idle | State::Closed => return,
+        };
+        waiting.iter().for_each(|socket| socket.visit_held(visit));
+    }
+
+    fn discard_held(&self) -> Vec<Rights> {
+        let waiting: Vec<Arc<Self>> = match &*self.state.lock() {
+            State::Connected(connection) => return connection.incoming.discard_held(),
+            State::Listening(listener) => listener.ready.iter().cloned().collect(),
+            State::Idle | State::Closed => return Vec::new(),
+        };
+        waiting.iter().flat_map(|socket| socket.discard_held()).collect()
+    }
+}
+
+/// One end of a connection is gone: the other reads what is left, then the end; if what it sent was not read, an error first.
+fn end(connection: &Connection, reset: bool, own: &Endpoint) {
+    if connection.incoming.abandon() || reset {
+        connection.outgoing.fail_reader(Errno::ECONNRESET);
+    }
+    connection.outgoing.finish();
+    own.hung_up();
+}
+
+impl StreamSocket {
+    fn hang_up(&self, reset: bool) {
+        let state = std::mem::replace(&mut *self.state.lock(), State::Closed);
+        if let State::Connected(connection) = state {
+            end(&connection, reset, &self.base.endpoint);
+        }
+    }
+}
+
+impl Drop for StreamSocket {
+    fn drop(&mut self) {
+        // Only sockets that never became files are not closed yet.
+        self.hang_up(true);
+    }
+}
