@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
@@ -25,8 +25,8 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// A handle to a copy of the mount at `path` (a directory or a file) with all that is mounted beneath. Needs `CAP_SYS_ADMIN` over the
-/// mount namespace.
+/// A handle to a copy of the mount at `path` with all that is mounted beneath; for a regular file, the file itself, opened through such a
+/// mount. Needs `CAP_SYS_ADMIN` over the mount namespace, and for files `/proc`.
 pub fn open(path: &Path, read_only: bool) -> Result<OwnedFd, JailError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let handle = rustix::mount::open_tree(CWD, path, flags).map_err(|error| cannot_open(path, error))?;
@@ -37,7 +37,22 @@ pub fn open(path: &Path, read_only: bool) -> Result<OwnedFd, JailError> {
         result => result,
     }
     .map_err(|error| JailError::new(format!("Cannot restrict the mount of `{}`", path.display()), error))?;
-    Ok(handle)
+    let status = rustix::fs::fstat(&handle).map_err(|error| cannot_open(path, error))?;
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::Directory => Ok(handle),
+        FileType::RegularFile => open_file(&handle, read_only).map_err(|error| cannot_open(path, error)),
+        _ => {
+            Err(JailError::plain(format!("Cannot show `{}` to the sandbox: it is neither a directory nor a regular file", path.display()))
+                .hint("give the directory that holds it; devices, sockets and pipes of the host cannot be opened inside"))
+        }
+    }
+}
+
+/// A file without a name above it cannot be opened through a handle once `/proc` is left behind: it is opened here.
+fn open_file(handle: &OwnedFd, read_only: bool) -> Result<OwnedFd, Errno> {
+    let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    rustix::fs::open(format!("/proc/self/fd/{}", handle.as_raw_fd()), flags, Mode::empty())
 }
 
 fn cannot_open(path: &Path, error: Errno) -> JailError {

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope,
+    RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
 use crate::JailError;
@@ -43,11 +43,14 @@ fn rules<F: AsFd>(reachable: &[Reachable<F>], network: bool) -> Result<RulesetSt
     Ok(created.restrict_self()?.ruleset)
 }
 
+/// Changes that no volume allows.
+const MADE_BY_NOBODY: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeChar | MakeBlock | MakeFifo | MakeSock | IoctlDev});
+
 fn access(directory: bool, writable: bool) -> BitFlags<AccessFs> {
     // Mapping a file executable is reading to Landlock: nothing here ever executes one.
     let mut access = AccessFs::ReadFile | AccessFs::ReadDir;
     if writable {
-        access |= AccessFs::from_write(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+        access |= AccessFs::from_write(NEWEST) & !MADE_BY_NOBODY;
     }
     if directory { access } else { access & AccessFs::from_file(NEWEST) }
 }

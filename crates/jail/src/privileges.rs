@@ -52,8 +52,9 @@ pub fn die_with_parent() -> Result<(), JailError> {
 }
 
 /// Limits of a kernel process, by the host: no core dumps (they would hold the guest's secrets), as many descriptors as its starter may have,
-/// since each file that the guest opens on the host costs one.
+/// since each file that the guest opens on the host costs one. And no umask: each guest process has its own.
 pub fn set_limits() -> Result<(), JailError> {
+    rustix::process::umask(rustix::fs::Mode::empty());
     let set = |resource, current, maximum| {
         rustix::process::setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
             .map_err(|error| JailError::new("Cannot set resource limits", error))

@@ -151,6 +151,10 @@ mod tests {
         assert_ne!(with(libc::SYS_clone, 0, 0x3d_0f00 | libc::CLONE_NEWUSER as u64), allow);
         assert_ne!(with(libc::SYS_ioctl, 1, libc::TIOCSTI), allow);
         assert_ne!(with(libc::SYS_mknodat, 2, u64::from(libc::S_IFCHR | 0o600)), allow);
+        assert_eq!(with(libc::SYS_fchmodat2, 3, libc::AT_EMPTY_PATH as u64), allow);
+        assert_ne!(with(libc::SYS_fchmodat2, 3, 0), allow);
+        assert_ne!(with(libc::SYS_linkat, 4, libc::AT_SYMLINK_FOLLOW as u64), allow);
+        assert_ne!(with(libc::SYS_renameat2, 4, u64::from(libc::RENAME_WHITEOUT)), allow);
         assert_eq!(with(libc::SYS_clone3, 0, 0), libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
         assert_ne!(with(libc::SYS_execve, 0, 0), allow);
         assert_ne!(with(libc::SYS_socket, 0, libc::AF_INET as u64), allow);

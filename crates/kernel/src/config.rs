@@ -47,7 +47,7 @@ pub enum RootEntry {
 pub struct Volume {
     /// Absolute path inside; made if missing.
     pub guest: String,
-    /// `O_PATH` handle to a detached mount.
+    /// `O_PATH` handle to a detached mount, or an open file.
     pub handle: OwnedFd,
     /// Refuse writes (the mount itself refuses them too).
     pub read_only: bool,

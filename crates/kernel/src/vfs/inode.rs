@@ -193,7 +193,8 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::ENOTDIR)
     }
 
-    /// Whether a directory entry may be remembered by the name cache; false where names come and go by themselves (`/proc`).
+    /// Whether the name cache may answer for this directory; false where names come and go by themselves (`/proc`, volumes): each look-up then
+    /// asks anew, and a name keeps its identity as long as it leads to the same inode.
     fn names_are_stable(&self) -> bool {
         true
     }

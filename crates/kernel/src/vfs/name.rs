@@ -52,17 +52,15 @@ impl Name {
 
     /// The name for an inode just found or made under `component`; the one that exists already if there is one.
     pub fn adopt(self: &Arc<Self>, component: &[u8], inode: Arc<dyn Inode>) -> Arc<Self> {
-        if !self.inode.names_are_stable() {
-            return Self::new(inode, Some((Arc::clone(self), component.into())));
-        }
         let mut children = self.children.lock();
-        if let Some(child) = children.get(component).and_then(Weak::upgrade)
-            && Arc::ptr_eq(&child.inode, &inode)
-        {
-            return child;
+        // Let go of below, after the lock: the last holder of a name takes its entry out.
+        let old = children.get(component).and_then(Weak::upgrade);
+        if let Some(child) = old.as_ref().filter(|child| Arc::ptr_eq(&child.inode, &inode)) {
+            return Arc::clone(child);
         }
         let child = Self::new(inode, Some((Arc::clone(self), component.into())));
         children.insert(component.into(), Arc::downgrade(&child));
+        drop(children);
         child
     }
 

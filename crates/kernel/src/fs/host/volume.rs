@@ -1,1 +1,0 @@
-//! Writable host directories.
