@@ -31,9 +31,11 @@ pub fn root(kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
     Arc::new(Root { common: InodeCommon::default(), kernel: Arc::downgrade(kernel), made: crate::time::realtime() })
 }
 
-/// Where a terminal's node lies in the tree of the machine, if a devpts is mounted where it usually is.
-pub fn place_of(_kernel: &Kernel, _tty: &Tty) -> Option<Path> {
-    None
+/// Where a terminal's node lies in the tree of the machine, if a devpts is mounted.
+pub fn place_of(kernel: &Kernel, tty: &Tty) -> Option<Path> {
+    let mount = kernel.mounts.all().into_iter().find(|mount| mount.root.inode.as_any().is::<Root>())?;
+    let name = mount.root.child(tty.index.to_string().as_bytes()).ok()?;
+    Some(Path { mount, name })
 }
 
 fn figures() -> FilesystemFigures {
@@ -206,11 +208,6 @@ impl SlaveNode {
         let number = u64::from(index) + PTMX_INODE + 1;
         Arc::new(Self { common: InodeCommon::default(), tty, index, number, attributes: Mutex::new(attributes) })
     }
-
-    /// What it is called by those who reached it without a path.
-    pub fn name(&self) -> String {
-        format!("/dev/pts/{}", self.index)
-    }
 }
 
 impl Inode for SlaveNode {
@@ -231,6 +228,11 @@ impl Inode for SlaveNode {
 
     fn file_type(&self) -> FileType {
         FileType::CharacterDevice
+    }
+
+    /// For those who reached it without a path.
+    fn link_text(&self) -> Option<Vec<u8>> {
+        Some(format!("/dev/pts/{}", self.index).into_bytes())
     }
 
     fn set_attributes(&self, changes: &SetAttributes) -> Result<(), Errno> {

@@ -6,27 +6,21 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, raw};
 
 use super::subject::{Live, Subject, parse_number};
-use crate::fs::devpts::SlaveNode;
 use crate::fs::generated::{Directory, Entry, Kind, Plan, Resolve};
 use crate::task::Task;
-use crate::vfs::anonymous::AnonymousInode;
 use crate::vfs::inode::{FileType, LinkTarget};
 use crate::vfs::{File, Path};
 
-/// What a place is called, as seen by a task.
-pub fn place_text(path: &Path, _viewer: Option<&Task>) -> Vec<u8> {
-    let mut parts: Vec<Box<[u8]>> = Vec::new();
-    let mut name = Arc::clone(&path.name);
-    loop {
-        let place = name.place.read().clone();
-        let Some((parent, part)) = place else { break };
-        parts.push(part);
-        name = parent;
+/// What a place is called, as seen by a task; without one, as seen from the root of its mounts.
+pub fn place_text(path: &Path, viewer: Option<&Task>) -> Vec<u8> {
+    if let Some(viewer) = viewer {
+        return path.display(&viewer.fs().root);
     }
-    if parts.is_empty() {
-        return b"/".to_vec();
+    let mut root = Arc::clone(&path.mount);
+    while let Some(place) = root.attached() {
+        root = place.mount;
     }
-    parts.iter().rev().flat_map(|part| [b"/", &part[..]].concat()).collect()
+    path.display(&root.root_path())
 }
 
 /// A link to a place that is found when followed, for those who might trace the subject.
@@ -60,13 +54,7 @@ pub fn root(subject: &Subject) -> Plan {
 fn file_text(file: &File, viewer: &Task) -> Vec<u8> {
     match &file.path {
         Some(path) => place_text(path, Some(viewer)),
-        None => {
-            let inode = file.inode.as_any();
-            if let Some(anonymous) = inode.downcast_ref::<AnonymousInode>() {
-                return anonymous.link_text().into_bytes();
-            }
-            inode.downcast_ref::<SlaveNode>().map_or_else(|| b"?".to_vec(), |node| node.name().into_bytes())
-        }
+        None => file.inode.link_text().unwrap_or_else(|| b"?".to_vec()),
     }
 }
 

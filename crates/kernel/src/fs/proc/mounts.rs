@@ -1,39 +1,86 @@
-//! `mounts`, `mountinfo` and `mountstats` of a task.
+//! `mounts`, `mountinfo` and `mountstats` of a task: the mounts that can be reached from its root.
 
-use cloudpilot_abi::Errno;
+use std::sync::Arc;
+
+use cloudpilot_abi::{Errno, raw};
 
 use super::subject::Live;
-use crate::vfs::File;
+use crate::vfs::{File, Mount, Path};
+
+/// Number that stands for the mounts of files without a name in the tree (pipes, sockets); those of the tree are higher.
+const NOWHERE: u64 = 15;
+/// What the root mount says lies above it.
+const ABOVE_ROOT: u64 = 1;
 
 /// A mount as these files show it.
 struct Row {
     number: u64,
     parent: u64,
     device: u64,
+    /// What of its filesystem is shown.
+    root: Vec<u8>,
     point: Vec<u8>,
+    /// Of the mount: `rw`, `nosuid`, ….
     options: String,
-    kind: &'static str,
-    source: &'static str,
+    /// Of the filesystem alone, a comma in front.
+    details: &'static str,
+    kind: String,
+    source: String,
 }
 
-fn rows(_live: &Live) -> Vec<Row> {
-    let table: [(&str, &str, &str, &str); 5] = [
-        ("/", "overlay", "overlay", "rw,relatime"),
-        ("/proc", "proc", "proc", "rw,nosuid,nodev,noexec,relatime"),
-        ("/sys", "sysfs", "sysfs", "ro,nosuid,nodev,noexec,relatime"),
-        ("/dev", "tmpfs", "tmpfs", "rw,nosuid,mode=755"),
-        ("/dev/pts", "devpts", "devpts", "rw,nosuid,noexec,relatime,gid=5,mode=620,ptmxmode=666"),
+fn rows(live: &Live) -> Vec<Row> {
+    let mounts = live.kernel.mounts.all();
+    let root = live.task.as_ref().map(|task| task.fs().root).or_else(|| mounts.first().map(Mount::root_path));
+    let Some(root) = root else { return Vec::new() };
+    mounts.iter().filter_map(|mount| row(mount, &root)).collect()
+}
+
+fn row(mount: &Arc<Mount>, root: &Path) -> Option<Row> {
+    let point = mount.root_path().display(root);
+    if !point.starts_with(b"/") {
+        return None;
+    }
+    Some(Row {
+        number: mount.id,
+        parent: mount.attached().map_or(ABOVE_ROOT, |place| place.mount.id),
+        device: mount.root.inode.attributes().map_or(0, |attributes| attributes.device),
+        root: within_filesystem(mount),
+        point,
+        options: options(mount.flags()),
+        details: if mount.kind == "devpts" { ",gid=5,mode=620,ptmxmode=666" } else { "" },
+        kind: mount.kind.clone(),
+        source: mount.source.clone(),
+    })
+}
+
+/// Where a mount's root lies in its filesystem: `/`, or deeper for bind mounts.
+fn within_filesystem(mount: &Mount) -> Vec<u8> {
+    let mut components = Vec::new();
+    let mut name = Arc::clone(&mount.root);
+    while let Some(parent) = name.parent() {
+        components.push(name.component());
+        name = parent;
+    }
+    if components.is_empty() {
+        return b"/".to_vec();
+    }
+    components.iter().rev().flat_map(|component| [b"/", &component[..]].concat()).collect()
+}
+
+fn options(flags: u32) -> String {
+    let known = [
+        (raw::MS_NOSUID, ",nosuid"),
+        (raw::MS_NODEV, ",nodev"),
+        (raw::MS_NOEXEC, ",noexec"),
+        (raw::MS_NODIRATIME, ",nodiratime"),
+        (raw::MS_NOATIME, ",noatime"),
     ];
-    let row = |(index, (point, kind, source, options)): (usize, (&str, &'static str, &'static str, &str))| Row {
-        number: 20 + index as u64,
-        parent: if index == 0 { 1 } else { 20 },
-        device: 0x14 + index as u64,
-        point: point.into(),
-        options: options.to_owned(),
-        kind,
-        source,
-    };
-    table.into_iter().enumerate().map(row).collect()
+    let mut text = String::from(if flags & raw::MS_RDONLY != 0 { "ro" } else { "rw" });
+    known.iter().filter(|(flag, _)| flags & flag != 0).for_each(|(_, word)| text.push_str(word));
+    if flags & (raw::MS_NOATIME | raw::MS_STRICTATIME) == 0 {
+        text.push_str(",relatime");
+    }
+    text
 }
 
 /// Blanks, line ends and backslashes in octal, as these files need it.
@@ -42,18 +89,18 @@ fn escaped(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Number of the mount that a file was opened through.
-pub fn number_of(_file: &File) -> u64 {
-    20
+pub fn number_of(file: &File) -> u64 {
+    file.path.as_ref().map_or(NOWHERE, |path| path.mount.id)
 }
 
 /// `/proc/<pid>/mounts`.
 pub fn mounts(live: &Live) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     for row in rows(live) {
-        text.extend_from_slice(row.source.as_bytes());
+        text.extend(escaped(row.source.as_bytes()));
         text.push(b' ');
         text.extend(escaped(&row.point));
-        text.extend_from_slice(format!(" {} {} 0 0\n", row.kind, row.options).as_bytes());
+        text.extend_from_slice(format!(" {} {}{} 0 0\n", row.kind, row.options, row.details).as_bytes());
     }
     Ok(text)
 }
@@ -62,9 +109,14 @@ pub fn mounts(live: &Live) -> Result<Vec<u8>, Errno> {
 pub fn mountinfo(live: &Live) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     for row in rows(live) {
-        text.extend_from_slice(format!("{} {} {}:{} / ", row.number, row.parent, row.device >> 8, row.device & 0xff).as_bytes());
+        let (major, minor) = (rustix::fs::major(row.device), rustix::fs::minor(row.device));
+        text.extend_from_slice(format!("{} {} {major}:{minor} ", row.number, row.parent).as_bytes());
+        text.extend(escaped(&row.root));
+        text.push(b' ');
         text.extend(escaped(&row.point));
-        text.extend_from_slice(format!(" {} - {} {} rw\n", row.options, row.kind, row.source).as_bytes());
+        text.extend_from_slice(format!(" {} - {} ", row.options, row.kind).as_bytes());
+        text.extend(escaped(row.source.as_bytes()));
+        text.extend_from_slice(format!(" rw{}\n", row.details).as_bytes());
     }
     Ok(text)
 }
@@ -73,9 +125,44 @@ pub fn mountinfo(live: &Live) -> Result<Vec<u8>, Errno> {
 pub fn mountstats(live: &Live) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     for row in rows(live) {
-        text.extend_from_slice(format!("device {} mounted on ", row.source).as_bytes());
+        text.extend_from_slice(b"device ");
+        text.extend(escaped(row.source.as_bytes()));
+        text.extend_from_slice(b" mounted on ");
         text.extend(escaped(&row.point));
         text.extend_from_slice(format!(" with fstype {}\n", row.kind).as_bytes());
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::name::Name;
+    use crate::vfs::{FileType, Mounts, anonymous::AnonymousInode};
+
+    fn directory() -> Arc<Name> {
+        Name::root(AnonymousInode::new("directory", FileType::Directory))
+    }
+
+    #[test]
+    fn only_what_the_root_reaches_is_shown() {
+        let table = Mounts::default();
+        let top = Mount::new(directory(), "overlay", "overlay", 0);
+        table.set_root(&top);
+        let inode = AnonymousInode::new("directory", FileType::Directory);
+        let place = Path { mount: Arc::clone(&top), name: top.root.adopt(b"with blank", inode) };
+        let inside = Mount::new(directory(), "tmpfs", "none", raw::MS_RDONLY | raw::MS_NOSUID);
+        table.attach(&inside, place.clone());
+        let elsewhere = Mount::new(directory(), "tmpfs", "none", 0);
+        let from_top = |mount| row(mount, &top.root_path()).expect("reachable");
+        assert_eq!((from_top(&top).point, from_top(&top).parent), (b"/".to_vec(), ABOVE_ROOT));
+        assert_eq!((from_top(&inside).point, from_top(&inside).parent), (b"/with blank".to_vec(), top.id));
+        assert_eq!(from_top(&inside).options, "ro,nosuid,relatime");
+        assert_eq!(escaped(&from_top(&inside).point), b"/with\\040blank");
+        assert!(row(&elsewhere, &top.root_path()).is_none());
+        assert_eq!(row(&inside, &inside.root_path()).expect("reachable").point, b"/");
+        assert!(row(&top, &inside.root_path()).is_none());
+        let bind = Mount::new(Arc::clone(&place.name), "overlay", "overlay", 0);
+        assert_eq!(within_filesystem(&bind), b"/with blank");
+    }
 }
