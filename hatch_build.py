@@ -41,7 +41,16 @@ def compile_binaries(root: Path) -> None:
     # They would replace the flags of `.cargo/config.toml`, without which the binary does not run in its jail.
     environment.pop("RUSTFLAGS", None)
     environment.pop("CARGO_ENCODED_RUSTFLAGS", None)
-    command = [find_cargo(root), "build", "--release", "--locked", "--target", TARGET, "--target-dir", str(root / "target")]
+    command = [
+        find_cargo(root),
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        TARGET,
+        "--target-dir",
+        str(root / "target"),
+    ]
     for binary in BINARIES:
         command += ["--bin", binary]
     if subprocess.run(command, cwd=root, env=environment, check=False).returncode != 0:

@@ -27,12 +27,14 @@ class SandboxException(Exception):  # noqa: N818 -- E2B's names
     Attributes:
         message: What was refused and why, in a sentence.
         hint: What to do about it, where there is something to do.
+        code: The kind of failure as the control protocol has it, if it came from there.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message} ({hint})")
         self.message = message
         self.hint = hint
+        self.code: str | None = None
 
 
 class TimeoutException(SandboxException):
@@ -112,4 +114,6 @@ def from_failure(failure: dict[str, Any]) -> SandboxException:
     kind = _BY_CODE.get(str(failure.get("code")), SandboxException)
     if failure.get("errno") in (numbers.ENOSPC, numbers.EDQUOT):
         kind = NotEnoughSpaceException
-    return kind(str(failure.get("message", "The sandbox failed without a reason")), failure.get("hint"))
+    error = kind(str(failure.get("message", "The sandbox failed without a reason")), failure.get("hint"))
+    error.code = failure.get("code")
+    return error

@@ -74,7 +74,7 @@ def main() -> int:
 def _command(name: str, arguments: list[str]) -> int:
     from cloudpilot.errors import SandboxException
 
-    module = getattr(__import__(f"cloudpilot.cli.{name}_command"), "cli")
+    module = __import__(f"cloudpilot.cli.{name}_command").cli
     run = getattr(module, f"{name}_command").main
     try:
         status = run(arguments)

@@ -12,9 +12,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that complains as the rest of `pilot` does."""
 
     def __init__(self, command: str, description: str, usage: str) -> None:
-        super().__init__(
-            prog=f"pilot {command}", description=description, usage=f"pilot {command} {usage}", allow_abbrev=False
-        )
+        super().__init__(prog=f"pilot {command}", description=description, usage=f"pilot {command} {usage}", allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with what was wrong."""

@@ -15,7 +15,11 @@ def parser() -> Parser:
     """The options of `pilot run`."""
     result = Parser("run", "Run a program in a new sandbox.", "[OPTIONS] [--] PROGRAM [ARGS…]")
     option = result.add_argument
-    option("--rootfs", metavar="DIR", help="directory to show as root, read-only under memory (default: the host's programs)")
+    option(
+        "--rootfs",
+        metavar="DIR",
+        help="directory to show as root, read-only under memory (default: the host's programs)",
+    )
     option("--volume", "-v", metavar="HOST:GUEST[:ro]", action="append", default=[], help="show a host directory or file")
     option("--env", "-e", metavar="K=V", action="append", default=[], help="set a variable; `K` alone copies the host's")
     option("--workdir", "-w", metavar="DIR", default="/", help="working directory inside")
@@ -46,7 +50,7 @@ def configuration(arguments: list[str]) -> dict[str, Any]:
     env = config.default_env(user["uid"])
     if given.tty:
         env["TERM"] = os.environ.get("TERM", "xterm")
-    env.update(_variables(given.env))
+    env.update(config.parse_variables(given.env))
     limits = {
         "memory_bytes": None if given.memory is None else config.parse_size(given.memory),
         "cpus": given.cpus,
@@ -71,19 +75,6 @@ def configuration(arguments: list[str]) -> dict[str, Any]:
         "state_dir": paths.state_dir(sandbox_id),
     }
     return result if given.hostname is None else {**result, "hostname": given.hostname}
-
-
-def _variables(texts: list[str]) -> dict[str, str]:
-    result = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not key:
-            raise InvalidArgumentException(f"`{text}` is not a variable", "write it like `KEY=VALUE`")
-        if equals:
-            result[key] = value
-        elif key in os.environ:
-            result[key] = os.environ[key]
-    return result
 
 
 def _count(option: str, value: int | None) -> int | None:

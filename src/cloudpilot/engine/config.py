@@ -76,6 +76,20 @@ def parse_user(text: str) -> dict[str, int]:
     return {"uid": uid, "gid": gid}
 
 
+def parse_variables(texts: list[str]) -> dict[str, str]:
+    """Variables from `KEY=VALUE`; `KEY` alone copies this process's, if it has one."""
+    result = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key:
+            raise InvalidArgumentException(f"`{text}` is not a variable", "write it like `KEY=VALUE`")
+        if equals:
+            result[key] = value
+        elif key in os.environ:
+            result[key] = os.environ[key]
+    return result
+
+
 def as_descriptor(config: dict[str, Any]) -> int:
     """The configuration in a memory file, for `--config-fd`; the caller closes it. It is not inherited unless asked for."""
     text = json.dumps(config).encode()

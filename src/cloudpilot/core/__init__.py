@@ -1,0 +1,1 @@
+"""The SDK's logic, written once: coroutines that await nothing but `Pending`, for `Sandbox` and `AsyncSandbox` alike."""
