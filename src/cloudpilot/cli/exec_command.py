@@ -52,8 +52,8 @@ def _run(connection: blocking.Connection, params: dict[str, Any], streams: list[
     # Signals are taken from a pipe, in order with everything else that is waited for.
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in _HANDED_ON:
-        signal.signal(number, lambda *_: None)
+    for each in _HANDED_ON:
+        signal.signal(each, lambda *_: None)
     try:
         pid = connection.call("exec", params, streams)["pid"]
     except NotFoundException as error:
