@@ -35,6 +35,8 @@ struct State {
     end_early: bool,
     /// The writer was told that there is no room.
     starved: bool,
+    /// The connection was broken off.
+    reset: bool,
 }
 
 /// One direction of a connection.
@@ -60,6 +62,8 @@ pub struct Status {
     pub reader_done: bool,
     /// The reader wants no more.
     pub end_early: bool,
+    /// The connection was broken off.
+    pub reset: bool,
 }
 
 /// What a read took.
@@ -93,6 +97,7 @@ impl Channel {
             reader_done: false,
             end_early: false,
             starved: false,
+            reset: false,
         };
         Arc::new(Self { state: Mutex::new(state), reader: Arc::clone(reader), writer: Arc::clone(writer), packets })
     }
@@ -146,7 +151,8 @@ impl Channel {
     }
 
     /// Leaves an error for the reader, after what is there.
-    pub fn fail_reader(&self, errno: Errno) {
+    pub fn reset_reader(&self, errno: Errno) {
+        self.state.lock().reset = true;
         self.reader.set_error(errno);
     }
 
@@ -201,6 +207,7 @@ impl Channel {
             writer_done: state.writer_done,
             reader_done: state.reader_done,
             end_early: state.end_early,
+            reset: state.reset,
         }
     }
 

@@ -166,20 +166,6 @@ impl<A: Clone> Inbox<A> {
         !left.is_empty()
     }
 
-    /// Drops what does not pass (datagrams of others once a socket is connected).
-    pub fn keep(&self, mut wanted: impl FnMut(&A) -> bool) {
-        let mut dropped = Vec::new();
-        let mut state = self.state.lock();
-        let (kept, rest) = std::mem::take(&mut state.queue).into_iter().partition(|datagram: &Datagram<A>| wanted(&datagram.about));
-        state.queue = kept;
-        let rest: VecDeque<Datagram<A>> = rest;
-        for datagram in rest {
-            state.weight -= datagram.bytes.len() + WEIGHT;
-            budget::release(datagram.bytes.len());
-            dropped.push(datagram);
-        }
-    }
-
     /// Shows the files that wait.
     pub fn visit_held(&self, visit: &mut dyn FnMut(&Arc<File>)) {
         let state = self.state.lock();

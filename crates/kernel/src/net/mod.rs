@@ -10,6 +10,8 @@
 pub mod budget;
 pub mod channel;
 pub mod inbox;
+pub mod inet;
+pub mod interface;
 pub mod message;
 pub mod options;
 pub mod rights;
@@ -36,6 +38,8 @@ use options::Options;
 pub struct Net {
     /// Names of unix sockets.
     pub unix: Arc<unix::Names>,
+    /// TCP and UDP.
+    pub inet: Arc<inet::Inet>,
     /// Files that travel in messages.
     pub in_flight: Arc<rights::InFlight>,
 }

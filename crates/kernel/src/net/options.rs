@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cloudpilot_abi::types::{Timespec, Timeval};
 use cloudpilot_abi::{Errno, raw, raw_net};
 
-use super::message::Control;
+use super::message::{Control, Credentials};
 use super::{Base, Kind};
 use crate::task::Task;
 
@@ -313,6 +313,10 @@ pub fn get(base: &Base, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
             raw_net::SO_LINGER => {
                 let value = [i32::from(options.linger.is_some()), options.linger.unwrap_or(0)];
                 return Ok(bytemuck::bytes_of(&value).to_vec());
+            }
+            raw_net::SO_PEERCRED => {
+                let nobody = Credentials { pid: 0, uid: u32::MAX, gid: u32::MAX };
+                return Ok(bytemuck::bytes_of(&nobody).to_vec());
             }
             raw_net::SO_SNDLOWAT => return number(1),
             raw_net::SO_ACCEPTCONN => return number(0),

@@ -76,6 +76,7 @@ fn socket(task: &Arc<Task>, args: &Args) -> SysResult {
     let net = &task.kernel.net;
     let socket: Arc<dyn Socket> = match domain {
         raw_net::AF_UNIX => net::unix::socket(net, unix_kind(kind, protocol)?)?,
+        raw_net::AF_INET | raw_net::AF_INET6 => net::inet::socket(net, domain, kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     };
     blocking::install(task, net::open(net, socket, flags), flags)

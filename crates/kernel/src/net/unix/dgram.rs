@@ -14,7 +14,7 @@ use crate::net::inbox::{Datagram, Inbox};
 use crate::net::message::{Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options;
 use crate::net::rights::Rights;
-use crate::net::{Base, Kind, Shutdown, Socket};
+use crate::net::{Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::vfs::file::File;
 use crate::wait::PollEvents;
@@ -234,7 +234,7 @@ impl Socket for DatagramSocket {
         let length = match request {
             raw_ioctl::FIONREAD => self.inbox.next_length(),
             raw_ioctl::TIOCOUTQ => 0,
-            _ => return Err(Errno::ENOTTY),
+            _ => return interface::ioctl(task, request, argument),
         };
         task.write(argument, &(length as i32)).map(|()| 0)
     }

@@ -15,7 +15,7 @@ use crate::net::channel::Channel;
 use crate::net::message::{Credentials, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options::{self, SOL_SOCKET};
 use crate::net::rights::Rights;
-use crate::net::{Base, Endpoint, Kind, Shutdown, Socket};
+use crate::net::{Base, Endpoint, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::vfs::file::File;
 use crate::wait::PollEvents;
@@ -292,10 +292,6 @@ impl Socket for StreamSocket {
                 (raw_net::SO_ACCEPTCONN, state) => return Ok(i32::from(matches!(state, State::Listening(_))).to_ne_bytes().to_vec()),
                 (raw_net::SO_PEERCRED, State::Connected(connection)) => return Ok(bytemuck::bytes_of(&connection.peer).to_vec()),
                 (raw_net::SO_PEERCRED, State::Listening(listener)) => return Ok(bytemuck::bytes_of(&listener.owner).to_vec()),
-                (raw_net::SO_PEERCRED, _) => {
-                    let nobody = Credentials { pid: 0, uid: u32::MAX, gid: u32::MAX };
-                    return Ok(bytemuck::bytes_of(&nobody).to_vec());
-                }
                 _ => {}
             }
         }
@@ -337,7 +333,7 @@ impl Socket for StreamSocket {
             (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.next_length(),
             (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
             (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => return Err(Errno::EINVAL),
-            _ => return Err(Errno::ENOTTY),
+            _ => return interface::ioctl(task, request, argument),
         };
         task.write(argument, &(length as i32)).map(|()| 0)
     }
@@ -378,7 +374,7 @@ impl Socket for StreamSocket {
 /// One end of a connection is gone: the other reads what is left, then the end; if what it sent was not read, an error first.
 fn end(connection: &Connection, reset: bool, own: &Endpoint) {
     if connection.incoming.abandon() || reset {
-        connection.outgoing.fail_reader(Errno::ECONNRESET);
+        connection.outgoing.reset_reader(Errno::ECONNRESET);
     }
     connection.outgoing.finish();
     own.hung_up();

@@ -1,0 +1,146 @@
+//! TCP and UDP inside the sandbox, over IPv4 and IPv6: one interface, the loopback, and bytes that go straight from socket to socket.
+
+pub mod address;
+pub mod ports;
+pub mod tcp;
+mod tcp_info;
+#[cfg(test)]
+mod tests;
+pub mod udp;
+
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+
+use cloudpilot_abi::{Errno, raw, raw_net};
+use parking_lot::Mutex;
+
+use super::options::{IPV6_V6ONLY, LEVEL_IPV6};
+use super::{Base, Kind, Net, Socket};
+use crate::task::Task;
+use ports::{Claim, Ports};
+pub use tcp::TcpSocket;
+pub use udp::UdpSocket;
+
+/// `IPPROTO_ICMP`.
+const ICMP: u32 = 1;
+/// `IPPROTO_TCP`.
+const TCP: u32 = 6;
+/// `IPPROTO_UDP`.
+const UDP: u32 = 17;
+/// `IPPROTO_ICMPV6`.
+const ICMPV6: u32 = 58;
+/// Ports below need a capability.
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// The protocols' tables.
+pub struct Inet {
+    /// TCP's ports.
+    pub tcp: Arc<Ports<Weak<TcpSocket>>>,
+    /// UDP's ports.
+    pub udp: Arc<Ports<Weak<UdpSocket>>>,
+    /// Held by whoever connects one socket to another.
+    connecting: Mutex<()>,
+    /// Whose turn it is among listeners that share a port.
+    turn: AtomicU64,
+}
+
+impl Default for Inet {
+    fn default() -> Self {
+        Self { tcp: Ports::new(false), udp: Ports::new(true), connecting: Mutex::new(()), turn: AtomicU64::new(0) }
+    }
+}
+
+/// What `socket(2)`'s type and protocol ask for; the protocol is filled in.
+pub fn choose(domain: u32, kind: u32, protocol: u32) -> Result<(Kind, u32), Errno> {
+    match (kind, protocol) {
+        (1, 0 | TCP) => Ok((Kind::Stream, TCP)),
+        (2, 0 | UDP) => Ok((Kind::Datagram, UDP)),
+        // As where no group may send echo requests (net.ipv4.ping_group_range).
+        (2, ICMP) if domain == raw_net::AF_INET => Err(Errno::EACCES),
+        (2, ICMPV6) if domain == raw_net::AF_INET6 => Err(Errno::EACCES),
+        (3, _) => Err(Errno::EPERM),
+        (1 | 2, _) => Err(Errno::EPROTONOSUPPORT),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
+    }
+}
+
+/// Makes a socket for `socket(2)`.
+pub fn socket(net: &Net, domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
+    match choose(domain, kind, protocol)? {
+        (Kind::Stream, _) => Ok(TcpSocket::new(&net.inet, domain)),
+        _ => Ok(UdpSocket::new(&net.inet, domain)),
+    }
+}
+
+/// What a socket that binds to `ip` takes of a port.
+fn claim(base: &Base, ip: IpAddr, uid: u32) -> Claim {
+    let options = base.options.lock();
+    Claim {
+        ip,
+        dual: base.domain == raw_net::AF_INET6 && !options.is_set(LEVEL_IPV6, IPV6_V6ONLY),
+        reuse_address: options.has(raw_net::SO_REUSEADDR),
+        reuse_port: options.has(raw_net::SO_REUSEPORT).then_some(uid),
+    }
+}
+
+/// `IP_FREEBIND`.
+const IP_FREEBIND: i32 = 15;
+
+/// Whether a task may bind a socket there.
+fn check_bind(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> Result<(), Errno> {
+    if (1..FIRST_FREE_PORT).contains(&port) && task.is_some_and(|task| !task.credentials().has(raw::CAP_NET_BIND_SERVICE)) {
+        return Err(Errno::EACCES);
+    }
+    let options = base.options.lock();
+    if ip.is_ipv4() && base.domain == raw_net::AF_INET6 && options.is_set(LEVEL_IPV6, IPV6_V6ONLY) {
+        return Err(Errno::EINVAL);
+    }
+    let group = base.kind == Kind::Datagram && ip.is_multicast();
+    if ip.is_unspecified() || address::is_local(ip) || group || options.is_set(super::options::LEVEL_IP, IP_FREEBIND) {
+        Ok(())
+    } else {
+        Err(Errno::EADDRNOTAVAIL)
+    }
+}
+
+/// Whether something sent to `ip` can arrive: there is nothing but the loopback interface.
+fn check_route(base: &Base, ip: IpAddr) -> Result<(), Errno> {
+    if ip.is_ipv4() && base.domain == raw_net::AF_INET6 && base.options.lock().is_set(LEVEL_IPV6, IPV6_V6ONLY) {
+        return Err(Errno::ENETUNREACH);
+    }
+    if address::is_local(ip) { Ok(()) } else { Err(Errno::ENETUNREACH) }
+}
+
+/// `setsockopt(2)` of what both protocols have in common and the table does not know. None: not one of these.
+fn set_special(base: &Base, bound: bool, level: i32, name: i32, value: &[u8]) -> Option<Result<(), Errno>> {
+    use super::options::{LEVEL_IP, int};
+    /// Joining and leaving groups: the interface has none.
+    const IP_GROUPS: std::ops::RangeInclusive<i32> = 35..=48;
+    match (level, name) {
+        (LEVEL_IPV6, IPV6_V6ONLY) if bound => Some(Err(Errno::EINVAL)),
+        // IP_MULTICAST_IF takes a structure; there is but one interface.
+        (LEVEL_IP, 32) => Some(Ok(())),
+        (LEVEL_IP, name) if IP_GROUPS.contains(&name) => Some(Err(Errno::ENODEV)),
+        (LEVEL_IPV6, 20 | 21 | 42..=48) if base.domain == raw_net::AF_INET6 => Some(Err(Errno::ENODEV)),
+        // IP_TTL: -1 is the default again.
+        (LEVEL_IP, 2) if int(level, value) == Ok(0) => Some(Err(Errno::EINVAL)),
+        _ => None,
+    }
+}
+
+/// `getsockopt(2)` of the same.
+fn special(base: &Base, connected: bool, level: i32, name: i32) -> Option<Result<Vec<u8>, Errno>> {
+    use super::options::LEVEL_IP;
+    /// The loopback interface's, `lo`.
+    const MTU: i32 = 65_536;
+    let unset = |level, name| base.options.lock().number(level, name).is_none_or(|value| value == -1);
+    match (level, name) {
+        (LEVEL_IP, 14) | (LEVEL_IPV6, 24) if connected => Some(Ok(MTU.to_ne_bytes().to_vec())),
+        (LEVEL_IP, 14) | (LEVEL_IPV6, 24) => Some(Err(Errno::ENOTCONN)),
+        (LEVEL_IP, 2) | (LEVEL_IPV6, 16) if unset(level, name) => Some(Ok(64i32.to_ne_bytes().to_vec())),
+        (LEVEL_IP, 32) => Some(Ok(vec![0; 4])),
+        (LEVEL_IP, 4) => Some(Ok(Vec::new())),
+        _ => None,
+    }
+}
