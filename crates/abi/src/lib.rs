@@ -7,7 +7,7 @@ pub mod syscall;
 pub mod types;
 
 pub use errno::Errno;
-pub use linux_raw_sys::{errno as raw_errno, general as raw, ioctl as raw_ioctl, net as raw_net, prctl as raw_prctl};
+pub use linux_raw_sys::{auxvec as raw_auxvec, errno as raw_errno, general as raw, ioctl as raw_ioctl, net as raw_net, prctl as raw_prctl};
 
 /// Size of a page of memory.
 pub const PAGE_SIZE: u64 = 4096;

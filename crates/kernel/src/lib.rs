@@ -1,8 +1,10 @@
 //! The user-space kernel: one per sandbox. It serves every system call of the programs inside, and calls the host only through
 //! `platform`, `memory`, the host-file filesystem, `host` and the clocks.
 
+pub mod boot;
 pub mod config;
 pub mod fs;
+pub mod futex;
 pub mod host;
 pub mod io;
 pub mod loader;
@@ -50,4 +52,8 @@ pub struct Kernel {
     pub terminals: Arc<tty::Terminals>,
     /// Where `--strace` prints.
     pub strace: Option<OwnedFd>,
+    /// Calls that programs asked for in vain.
+    pub unsupported: syscall::dispatch::Unsupported,
+    /// Ends of programs that were started from outside.
+    pub exits: task::spawn::Exits,
 }

@@ -155,6 +155,11 @@ impl Parker {
         self.sleeping.load(Ordering::Relaxed)
     }
 
+    /// Says that a thread sleeps here that does not exist (the first process).
+    pub fn set_sleeping(&self) {
+        self.sleeping.store(true, Ordering::Relaxed);
+    }
+
     /// Forgets an unpark that came before.
     pub fn reset(&self) {
         self.token.store(0, Ordering::Release);

@@ -9,6 +9,8 @@ pub mod command;
 mod config;
 mod control;
 pub mod failure;
+pub mod guest;
+mod guest_files;
 mod host_root;
 mod janitor;
 mod kernel_process;

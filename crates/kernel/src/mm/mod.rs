@@ -20,7 +20,7 @@ pub mod report;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use cloudpilot_memory::{MemoryFile, Object};
 use cloudpilot_platform::AddressLimits;
@@ -51,6 +51,8 @@ pub struct Mm {
     memory: Arc<MemoryFile>,
     limits: AddressLimits,
     state: RwLock<State>,
+    /// Tasks that live here.
+    users: AtomicUsize,
     /// Another task changed pages here: the stub's mappings of `State::pending` must be renewed before the guest runs on.
     stale: AtomicBool,
 }
@@ -93,7 +95,22 @@ impl Mm {
 
     fn from_state(memory: &Arc<MemoryFile>, limits: AddressLimits, state: State) -> Self {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { id, memory: Arc::clone(memory), limits, state: RwLock::new(state), stale: AtomicBool::new(false) }
+        Self { id, memory: Arc::clone(memory), limits, state: RwLock::new(state), users: AtomicUsize::new(1), stale: AtomicBool::new(false) }
+    }
+
+    /// One more task lives here (`CLONE_VM`); a new address space has one.
+    pub fn join(&self) {
+        self.users.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One task less; tells whether it was the last.
+    pub fn leave(&self) -> bool {
+        self.users.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Whether more than one task lives here.
+    pub fn is_shared(&self) -> bool {
+        self.users.load(Ordering::SeqCst) > 1
     }
 
     /// What guests may map, and where the vDSO is.

@@ -1,18 +1,26 @@
 //! System calls: one table by number, one file a family. The families only decode arguments and call the objects.
 
 pub mod blocking;
+mod credentials;
 mod descriptor;
+pub mod dispatch;
+mod clock;
 mod epoll;
 mod event_files;
 mod message;
+mod futex;
+mod limits;
 pub mod poll;
+mod process;
 mod record_locks;
 pub mod reference;
 mod refused;
 mod schedule;
 mod socket;
+mod signal;
 mod splice;
 mod storage;
+mod strace;
 mod system;
 pub mod at;
 pub mod memory;

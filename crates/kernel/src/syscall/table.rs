@@ -27,6 +27,12 @@ const FAMILIES: &[&[Call]] = &[
     super::storage::CALLS,
     super::splice::CALLS,
     super::socket::CALLS,
+    super::process::CALLS,
+    super::signal::CALLS,
+    super::futex::CALLS,
+    super::clock::CALLS,
+    super::credentials::CALLS,
+    super::limits::CALLS,
 ];
 
 fn unsupported(_task: &Arc<Task>, _args: &Args) -> SysResult {

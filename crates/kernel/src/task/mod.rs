@@ -3,18 +3,27 @@
 //! Lock order: the process table, then a process's `family`, then its `signals`, then a task's own locks (`signals`, `credentials`, `files`, …). A
 //! task's `cpu` is taken by its own kernel thread around everything that touches the guest thread; others only try.
 
+pub mod clone;
 pub mod credentials;
+pub mod exec;
+pub mod exit;
+pub mod init;
 pub mod limits;
+pub mod memory_killer;
 pub mod process;
 pub mod run;
 pub mod scheduling;
+pub mod session;
+pub mod spawn;
 pub mod table;
 pub mod usage;
 pub mod user_memory;
+pub mod wait;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use cloudpilot_platform::systrap::load;
 use cloudpilot_platform::{GuestThread, Interrupter, Registers};
 use parking_lot::Mutex;
 
@@ -31,6 +40,8 @@ use crate::wait::{Parker, PollEvents, WaitError, WaitQueue, Wake};
 pub struct Cpu {
     /// General registers as of the last stop.
     pub registers: Registers,
+    /// Vector, address and error code of the last exception, for signal frames.
+    pub trap: (u64, u64, u64),
     /// The guest thread behind it.
     pub guest: Box<dyn GuestThread>,
 }
@@ -99,6 +110,8 @@ pub struct Task {
     pub clear_child_tid: AtomicU64,
     /// `set_robust_list(2)`.
     pub robust_list: AtomicU64,
+    /// Whom to wake once this task no longer uses the memory of its parent, `vfork(2)`.
+    pub vfork: Mutex<Option<Arc<clone::VforkParent>>>,
     /// `PR_SET_PDEATHSIG`.
     pub parent_death_signal: AtomicI32,
     /// Nanoseconds spent in the guest, and in the kernel on its behalf.
@@ -111,10 +124,67 @@ pub struct Task {
     pub restart: Mutex<Option<Restart>>,
 }
 
+/// What a new task is made of; the rest starts out empty.
+pub struct Parts {
+    /// Thread number.
+    pub tid: i32,
+    /// Its process.
+    pub process: Arc<Process>,
+    /// The machine.
+    pub kernel: Arc<Kernel>,
+    /// Registers to start with.
+    pub registers: Registers,
+    /// The guest thread.
+    pub guest: Box<dyn GuestThread>,
+    /// Address space.
+    pub mm: Option<Arc<Mm>>,
+    /// Who it is.
+    pub credentials: Arc<Credentials>,
+    /// Root, working directory, umask.
+    pub fs: Arc<FsContext>,
+    /// Descriptors.
+    pub files: Arc<FdTable>,
+    /// Mask and alternate stack.
+    pub signals: TaskSignals,
+    /// `comm`.
+    pub name: Vec<u8>,
+    /// Policy, priority, affinity.
+    pub scheduling: scheduling::Scheduling,
+}
+
 /// A sleep to be taken up again after a stop, `restart_syscall(2)`.
 pub type Restart = Box<dyn FnOnce(&Arc<Task>) -> crate::syscall::SysResult + Send>;
 
 impl Task {
+    /// A task that is not entered anywhere yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let interrupter = parts.guest.interrupter();
+        Arc::new(Self {
+            tid: AtomicI32::new(parts.tid),
+            process: parts.process,
+            kernel: parts.kernel,
+            cpu: Mutex::new(Cpu { registers: parts.registers, trap: (0, 0, 0), guest: parts.guest }),
+            interrupter: Mutex::new(interrupter),
+            in_guest: AtomicBool::new(false),
+            work: AtomicU32::new(0),
+            parker: Arc::default(),
+            signals: Mutex::new(parts.signals),
+            credentials: Mutex::new(parts.credentials),
+            fs: Mutex::new(parts.fs),
+            files: Mutex::new(parts.files),
+            mm: Mutex::new(parts.mm),
+            name: Mutex::new(parts.name),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            vfork: Mutex::new(None),
+            parent_death_signal: AtomicI32::new(0),
+            user_ns: AtomicU64::new(0),
+            system_ns: AtomicU64::new(0),
+            scheduling: Mutex::new(parts.scheduling),
+            restart: Mutex::new(None),
+        })
+    }
+
     /// Thread number.
     pub fn tid(&self) -> i32 {
         self.tid.load(Ordering::Relaxed)
@@ -156,6 +226,11 @@ impl Task {
     pub fn add_work(&self, work: Work) {
         self.work.fetch_or(work.bits(), Ordering::SeqCst);
         self.kick();
+    }
+
+    /// Adds work that is there only to be seen.
+    pub fn mark_work(&self, work: Work) {
+        self.work.fetch_or(work.bits(), Ordering::SeqCst);
     }
 
     /// Takes work off the list.
@@ -223,11 +298,35 @@ impl Task {
             if deadline.is_some_and(|deadline| crate::time::monotonic_ns() >= deadline) {
                 break Err(WaitError::TimedOut);
             }
-            self.parker.park(deadline);
+            self.park(deadline);
         };
         for (number, (queue, _)) in numbers.iter().zip(queues) {
             queue.unregister(*number);
         }
+        result
+    }
+
+    /// Sleeps until [`kick`](Self::kick) or the deadline; spurious wakes happen. Cores are then free for others to spin on.
+    pub fn park(&self, deadline: Option<u64>) {
+        load::leave();
+        self.parker.park(deadline);
+        load::enter();
+    }
+
+    /// Waits until `attempt` answers; only the end of the task ends the wait before that, and then there is no answer.
+    pub fn block_killable<T>(&self, queue: &WaitQueue, mask: PollEvents, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+        let number = queue.register(mask, self.parker.clone());
+        let result = loop {
+            self.parker.reset();
+            if let Some(value) = attempt() {
+                break Some(value);
+            }
+            if self.work().contains(Work::EXIT) {
+                break None;
+            }
+            self.park(None);
+        };
+        queue.unregister(number);
         result
     }
 

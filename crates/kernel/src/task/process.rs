@@ -1,5 +1,6 @@
 //! Processes: what the threads of one group share.
 
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -29,9 +30,61 @@ pub struct Process {
     /// Announces with `PollEvents::IN` each signal that becomes pending for the process or one of its threads, blocked or not (signalfds).
     pub signal_arrivals: WaitQueue,
     /// `/proc/<pid>/oom_score_adj`, -1000 to 1000; fork copies it.
-    pub oom_score_adjustment: std::sync::atomic::AtomicI32,
+    pub oom_score_adjustment: AtomicI32,
     /// What `/proc/<pid>/exe` leads to.
     pub executable: Mutex<Option<crate::vfs::Path>>,
+    /// Real user of the thread that acted last, for those who ask after its end.
+    pub uid: AtomicU32,
+    /// `PR_SET_DUMPABLE`.
+    pub dumpable: AtomicU32,
+    /// `PR_SET_CHILD_SUBREAPER`.
+    pub reaps_descendants: AtomicBool,
+    /// Interval and POSIX timers.
+    pub timers: Mutex<crate::time::timers::Timers>,
+}
+
+/// Number of the first process, which is the kernel's own: it takes over orphans.
+pub const INIT: i32 = 1;
+
+/// A change of state that `wait4(2)` reports besides the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Stopped by this signal.
+    Stopped(u8),
+    /// Continued.
+    Continued,
+}
+
+impl Process {
+    /// A process without tasks or relations.
+    pub fn new(pid: i32, limits: ResourceLimits) -> Self {
+        Self {
+            pid,
+            family: Mutex::new(Family { group: pid, session: pid, ..Family::default() }),
+            signals: Mutex::default(),
+            limits: Mutex::new(limits),
+            changes: WaitQueue::new(),
+            usage: Mutex::default(),
+            terminal: Mutex::new(None),
+            signal_arrivals: WaitQueue::new(),
+            oom_score_adjustment: AtomicI32::new(0),
+            executable: Mutex::new(None),
+            uid: AtomicU32::new(0),
+            dumpable: AtomicU32::new(1),
+            reaps_descendants: AtomicBool::new(false),
+            timers: Mutex::default(),
+        }
+    }
+
+    /// Whether it is the kernel's own first process.
+    pub fn is_init(&self) -> bool {
+        self.pid == INIT
+    }
+
+    /// Whether its last thread has gone.
+    pub fn has_exited(&self) -> bool {
+        self.family.lock().exit.is_some()
+    }
 }
 
 /// A process's relations.
@@ -51,6 +104,14 @@ pub struct Family {
     pub exit: Option<ExitStatus>,
     /// `exit_group(2)` is under way with this status.
     pub exiting: Option<ExitStatus>,
+    /// What the last `exit(2)` of a thread was given.
+    pub last_status: u8,
+    /// A thread execs and waits for the others to go.
+    pub execing: bool,
+    /// Its threads sleep until `SIGCONT`.
+    pub stopped: bool,
+    /// What `wait4(2)` has not been told yet.
+    pub report: Option<Report>,
     /// Signal sent to the parent at exit, normally `SIGCHLD`.
     pub exit_signal: i32,
     /// Exec happened since fork (`setpgid(2)` by the parent then fails with `EACCES`).

@@ -1,1 +1,96 @@
 //! A task's life between stops of its guest thread.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cloudpilot_abi::raw;
+use cloudpilot_abi::types::Siginfo;
+use cloudpilot_platform::systrap::load;
+use cloudpilot_platform::{Access, Stop};
+
+use super::{Task, Work, exit, memory_killer};
+use crate::config::ExitStatus;
+use crate::mm::FaultError;
+use crate::signal;
+use crate::syscall::dispatch;
+
+/// Exception vector of a page fault.
+const TRAP_PAGE_FAULT: u64 = 14;
+/// `SI_CODE` values of memory faults, `sigaction(2)`.
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const BUS_ADRERR: i32 = 2;
+
+/// Runs a task until it ends; the whole life of its kernel thread.
+pub fn run(task: &Arc<Task>) {
+    load::enter();
+    while !task.work().contains(Work::EXIT) {
+        if !task.work().is_empty() {
+            signal::deliver(task, None);
+            continue;
+        }
+        if let Some(stop) = enter_guest(task) {
+            handle(task, stop);
+        }
+    }
+    exit::finish(task);
+    load::leave();
+}
+
+/// Lets the guest run; none if there is work to do first.
+fn enter_guest(task: &Task) -> Option<Stop> {
+    let mut cpu = task.cpu.lock();
+    let cpu = &mut *cpu;
+    if let Some(mm) = &*task.mm.lock() {
+        mm.renew(&mut *cpu.guest);
+    }
+    task.in_guest.store(true, Ordering::SeqCst);
+    // Whoever adds work now sees that the guest runs, and interrupts it; whoever did before is seen here.
+    let stop = task.work().is_empty().then(|| {
+        let before = crate::time::monotonic_ns();
+        let stop = cpu.guest.run(&mut cpu.registers);
+        task.user_ns.fetch_add(crate::time::monotonic_ns().saturating_sub(before), Ordering::Relaxed);
+        stop
+    });
+    task.in_guest.store(false, Ordering::SeqCst);
+    stop
+}
+
+fn handle(task: &Arc<Task>, stop: Stop) {
+    match stop {
+        Stop::SystemCall => dispatch::serve(task),
+        Stop::Fault { address, access } => fault(task, address, access),
+        Stop::Exception { signal, code, address, trap } => raise(task, signal, code, address, (trap, 0)),
+        Stop::Interrupted => {}
+        // The stub is dead, by the host's hand or its own: as if by SIGKILL.
+        Stop::Gone => exit::begin_group_exit(&task.process, ExitStatus::Signaled(raw::SIGKILL as u8)),
+    }
+}
+
+fn fault(task: &Arc<Task>, address: u64, access: Access) {
+    let stack_limit = task.process.limits.lock().soft(raw::RLIMIT_STACK);
+    let Ok(mm) = task.mm() else { return };
+    let result = mm.fault(&mut *task.cpu.lock().guest, address, access, stack_limit);
+    let error = match access {
+        Access::Read => 4,
+        Access::Write => 6,
+        Access::Execute => 0x14,
+    };
+    let trap = (TRAP_PAGE_FAULT, error);
+    match result {
+        Ok(()) => {}
+        Err(FaultError::NotMapped) => raise(task, raw::SIGSEGV as i32, SEGV_MAPERR, address, trap),
+        Err(FaultError::Forbidden) => raise(task, raw::SIGSEGV as i32, SEGV_ACCERR, address, trap),
+        Err(FaultError::PastEnd) => raise(task, raw::SIGBUS as i32, BUS_ADRERR, address, trap),
+        Err(FaultError::OutOfMemory) => memory_killer::end_largest(&task.kernel),
+        Err(FaultError::Gone) => exit::begin_group_exit(&task.process, ExitStatus::Signaled(raw::SIGKILL as u8)),
+    }
+}
+
+fn raise(task: &Arc<Task>, number: i32, code: i32, address: u64, (trap, error): (u64, u64)) {
+    task.cpu.lock().trap = (trap, address, error);
+    let mut info: Siginfo = signal::info_from_kernel(number);
+    info.si_code = code;
+    info.fields[0] = address;
+    signal::force(task, &info);
+}

@@ -46,6 +46,16 @@ impl TaskTable {
         self.tables.lock().processes.values().cloned().collect()
     }
 
+    /// Live tasks.
+    pub fn count(&self) -> usize {
+        self.tables.lock().tasks.len()
+    }
+
+    /// Live tasks of a real user.
+    pub fn count_of_user(&self, uid: u32) -> usize {
+        self.tasks().iter().filter(|task| task.credentials().ruid == uid).count()
+    }
+
     /// A number that no task, process, group or session uses.
     pub fn allocate(&self) -> i32 {
         let mut tables = self.tables.lock();

@@ -1,6 +1,7 @@
 //! Clocks and timers.
 
 pub mod service;
+pub mod timers;
 
 use cloudpilot_abi::types::Timespec;
 use rustix::time::{ClockId, clock_gettime};

@@ -8,33 +8,12 @@ use cloudpilot_abi::{Errno, raw};
 
 use super::Tty;
 use crate::Kernel;
+use crate::task::session::{is_orphaned, place};
 use crate::task::{Process, Task};
 use crate::wait::PollEvents;
 
 /// `CAP_SYS_ADMIN`.
 const CAP_SYS_ADMIN: u32 = 21;
-
-/// Group and session of a process.
-fn place(process: &Process) -> (i32, i32) {
-    let family = process.family.lock();
-    (family.group, family.session)
-}
-
-/// Whether no member of a group has a parent in another group of the same session: nobody is left who could continue it.
-fn is_orphaned(kernel: &Kernel, group: i32) -> bool {
-    !kernel.tasks.processes().iter().any(|process| {
-        let (own_group, session, parent, dead) = {
-            let family = process.family.lock();
-            (family.group, family.session, family.parent.upgrade(), family.exit.is_some())
-        };
-        own_group == group
-            && !dead
-            && parent.is_some_and(|parent| {
-                let (parent_group, parent_session) = place(&parent);
-                parent.pid != 1 && parent_group != group && parent_session == session
-            })
-    })
-}
 
 /// Whether a task ignores or blocks a signal.
 fn turns_away(task: &Task, signal: i32) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod anonymous;
 pub mod async_notice;
+pub mod entries;
 pub mod fd;
 pub mod file;
 pub mod inode;

@@ -15,6 +15,8 @@ pub mod load {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use rustix::thread::futex;
+
     /// Guest threads that run, in the guest or in the kernel. One number for the process, as the load is on its host's cores.
     static RUNNING: AtomicU32 = AtomicU32::new(0);
 
@@ -23,9 +25,25 @@ pub mod load {
         *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
     }
 
+    /// Somebody sleeps in [`wait_until_running`].
+    static WATCHED: AtomicU32 = AtomicU32::new(0);
+
     /// A guest thread starts, or goes on after having been blocked.
     pub fn enter() {
-        RUNNING.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the watcher: it says that it watches, then looks; we count, then look for it.
+        if RUNNING.fetch_add(1, Ordering::SeqCst) == 0 && WATCHED.load(Ordering::SeqCst) != 0 {
+            let _ = futex::wake(&RUNNING, futex::Flags::PRIVATE, 1);
+        }
+    }
+
+    /// Sleeps for as long as no guest thread runs.
+    pub fn wait_until_running() {
+        WATCHED.store(1, Ordering::SeqCst);
+        while RUNNING.load(Ordering::SeqCst) == 0 {
+            // Woken, interrupted or changed: in every case look again.
+            let _ = futex::wait(&RUNNING, futex::Flags::PRIVATE, 0, None);
+        }
+        WATCHED.store(0, Ordering::SeqCst);
     }
 
     /// A guest thread ends, or blocks.

@@ -177,15 +177,19 @@ fn read_range(mm: &Mm, (start, end): (u64, u64)) -> Vec<u8> {
 
 /// `/proc/<pid>/cmdline`. A program that overwrote the end of its arguments (`setproctitle`) has its text go on into the environment.
 pub fn cmdline(live: &Live) -> Result<Vec<u8>, Errno> {
-    let Some(mm) = live.mm() else { return Ok(Vec::new()) };
+    Ok(live.mm().map_or_else(Vec::new, |mm| command_line(&mm)))
+}
+
+/// What a program was started with, each argument with its zero byte.
+pub fn command_line(mm: &Mm) -> Vec<u8> {
     let layout = mm.layout();
-    let mut bytes = read_range(&mm, layout.arguments);
+    let mut bytes = read_range(mm, layout.arguments);
     if bytes.last().is_some_and(|last| *last != 0) {
-        bytes.extend(read_range(&mm, layout.environment));
+        bytes.extend(read_range(mm, layout.environment));
         let end = bytes.iter().position(|byte| *byte == 0).map_or(bytes.len(), |end| end + 1);
         bytes.truncate(end);
     }
-    Ok(bytes)
+    bytes
 }
 
 /// `/proc/<pid>/environ`.

@@ -23,6 +23,7 @@ use crate::vfs::Inode;
 use crate::vfs::inode::{FileType, LinkTarget};
 
 pub use status::{cpu_list, cpu_mask};
+pub use memory::command_line;
 pub use subject::may_trace;
 
 /// `st_dev` of procfs.

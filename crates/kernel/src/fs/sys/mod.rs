@@ -1,6 +1,6 @@
 //! sysfs: `/sys`, as much as programs look at: processors, memory nodes, huge pages, the loopback interface.
 
-mod cgroup;
+pub mod cgroup;
 
 use std::sync::{Arc, Weak};
 

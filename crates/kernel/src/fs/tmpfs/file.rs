@@ -11,7 +11,6 @@ use crate::fs::host::file as host;
 use crate::io::{Destination, Source};
 use crate::mm::Mapping;
 use crate::vfs::file::{File, FileOps};
-use crate::vfs::inode::Inode;
 
 /// An open regular file.
 pub struct TmpfsFile {
@@ -165,9 +164,3 @@ impl FileOps for TmpfsFile {
     }
 }
 
-impl TmpfsFile {
-    /// The inode behind it.
-    pub fn node(&self) -> Arc<dyn Inode> {
-        Arc::clone(&self.node) as _
-    }
-}

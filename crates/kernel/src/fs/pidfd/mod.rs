@@ -1,0 +1,47 @@
+//! `pidfd_open(2)`: a process as a descriptor, readable once the process has ended.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use cloudpilot_abi::{Errno, raw};
+
+use crate::task::Process;
+use crate::vfs::anonymous;
+use crate::vfs::file::{File, FileOps};
+use crate::vfs::inode::FileType;
+use crate::wait::{PollEvents, WaitQueue};
+
+/// A process behind a descriptor.
+pub struct PidFd {
+    process: Arc<Process>,
+}
+
+/// A new descriptor's file; `flags` may hold `O_NONBLOCK`.
+pub fn open(process: &Arc<Process>, flags: u32) -> Arc<File> {
+    let ops = PidFd { process: Arc::clone(process) };
+    anonymous::open("anon_inode:[pidfd]", FileType::Regular, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
+}
+
+/// The process behind a file; `EBADF` if it is no pidfd.
+pub fn process_of(file: &File) -> Result<Arc<Process>, Errno> {
+    file.ops_as::<PidFd>().map(|ops| Arc::clone(&ops.process)).ok_or(Errno::EBADF)
+}
+
+impl FileOps for PidFd {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn poll(&self, _file: &File) -> PollEvents {
+        if self.process.has_exited() { PollEvents::IN | PollEvents::RDNORM | PollEvents::HUP } else { PollEvents::empty() }
+    }
+
+    fn queue(&self) -> Option<&WaitQueue> {
+        Some(&self.process.changes)
+    }
+
+    fn describe(&self, _file: &File) -> String {
+        let pid = if self.process.has_exited() { -1 } else { self.process.pid };
+        format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
+    }
+}

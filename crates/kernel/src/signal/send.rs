@@ -1,0 +1,179 @@
+//! Sending: what becomes pending where, and who is woken for it.
+
+use bytemuck::Zeroable;
+use cloudpilot_abi::types::Siginfo;
+use cloudpilot_abi::{Errno, raw};
+
+use super::{DefaultAction, FIRST_REALTIME, IGNORE, ProcessSignals, STOPS, bit, default_action, set_of};
+use crate::Kernel;
+use crate::task::process::Report;
+use crate::task::{Process, Task, Work, exit};
+use crate::wait::PollEvents;
+
+/// What the kernel itself says with a signal.
+pub fn info_from_kernel(signal: i32) -> Siginfo {
+    let mut info = Siginfo::zeroed();
+    info.si_signo = signal;
+    info.si_code = raw::SI_KERNEL as i32;
+    info
+}
+
+/// What `kill(2)` (`code` is `SI_USER`) and `tgkill(2)` (`SI_TKILL`) say: who sent it.
+pub fn info_from_task(task: &Task, signal: i32, code: i32) -> Siginfo {
+    let mut info = Siginfo::zeroed();
+    info.si_signo = signal;
+    info.si_code = code;
+    info.fields[0] = u64::from(task.process.pid as u32) | u64::from(task.credentials().ruid) << 32;
+    info
+}
+
+/// Sends a signal to every process of a group; `ESRCH` if there is none. No permission is asked: the kernel itself sends.
+pub fn send_to_group(kernel: &Kernel, group: i32, info: &Siginfo) -> Result<(), Errno> {
+    let mut found = false;
+    for process in kernel.tasks.processes() {
+        let member = {
+            let family = process.family.lock();
+            family.group == group && family.exit.is_none()
+        };
+        if member {
+            found = true;
+            send_to_process(&process, info);
+        }
+    }
+    if found { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+/// Sends a signal to one task. No permission is asked: the kernel itself sends.
+pub fn send_to_task(task: &Task, info: &Siginfo) {
+    let _ = queue_to_task(task, info);
+}
+
+/// Sends a signal to a process: whichever of its threads takes it. No permission is asked.
+pub fn send_to_process(process: &Process, info: &Siginfo) {
+    let _ = queue_to_process(process, info);
+}
+
+/// Like [`send_to_task`], but tells when the queue is full: `EAGAIN`.
+pub fn queue_to_task(task: &Task, info: &Siginfo) -> Result<(), Errno> {
+    let process = &task.process;
+    if !prepare(process, info.si_signo) {
+        return Ok(());
+    }
+    {
+        let limit = process.limits.lock().soft(raw::RLIMIT_SIGPENDING);
+        let shared = process.signals.lock();
+        let mut own = task.signals.lock();
+        let held_back = (own.mask | own.awaited) & bit(info.si_signo) != 0;
+        if !held_back && is_ignored(&shared, info.si_signo) {
+            return Ok(());
+        }
+        enqueue(&mut own.pending, info, limit)?;
+    }
+    if info.si_signo as u32 == raw::SIGKILL {
+        exit::begin_group_exit(process, crate::config::ExitStatus::Signaled(raw::SIGKILL as u8));
+    }
+    task.add_work(Work::SIGNAL);
+    process.signal_arrivals.notify(PollEvents::IN);
+    Ok(())
+}
+
+/// Like [`send_to_process`], but tells when the queue is full: `EAGAIN`.
+pub fn queue_to_process(process: &Process, info: &Siginfo) -> Result<(), Errno> {
+    let signal = info.si_signo;
+    if !prepare(process, signal) {
+        return Ok(());
+    }
+    let tasks = process.family.lock().tasks.clone();
+    {
+        let limit = process.limits.lock().soft(raw::RLIMIT_SIGPENDING);
+        let mut shared = process.signals.lock();
+        let held_back = tasks.iter().any(|task| {
+            let own = task.signals.lock();
+            (own.mask | own.awaited) & bit(signal) != 0
+        });
+        if !held_back && is_ignored(&shared, signal) {
+            return Ok(());
+        }
+        enqueue(&mut shared.pending, info, limit)?;
+    }
+    if signal as u32 == raw::SIGKILL {
+        exit::begin_group_exit(process, crate::config::ExitStatus::Signaled(raw::SIGKILL as u8));
+    }
+    // The first thread that lets it through is to take it; threads that wait for it with sigtimedwait are told, too.
+    let wants = |task: &&std::sync::Arc<Task>| task.signals.lock().mask & bit(signal) == 0;
+    if let Some(task) = tasks.iter().find(wants) {
+        task.add_work(Work::SIGNAL);
+    }
+    for task in tasks.iter().filter(|task| task.signals.lock().awaited & bit(signal) != 0) {
+        task.add_work(Work::SIGNAL);
+    }
+    process.signal_arrivals.notify(PollEvents::IN);
+    Ok(())
+}
+
+fn is_ignored(signals: &ProcessSignals, signal: i32) -> bool {
+    let handler = signals.action(signal).handler;
+    let by_default = matches!(default_action(signal), DefaultAction::Ignore | DefaultAction::Continue);
+    signal as u32 != raw::SIGKILL && signal as u32 != raw::SIGSTOP && (handler == IGNORE || handler == super::DEFAULT && by_default)
+}
+
+fn enqueue(pending: &mut Vec<Siginfo>, info: &Siginfo, limit: u64) -> Result<(), Errno> {
+    let signal = info.si_signo;
+    if signal < FIRST_REALTIME {
+        // A timer's signal that was not taken yet counts as overrun there.
+        if set_of(pending) & bit(signal) == 0 {
+            pending.push(*info);
+        }
+        return Ok(());
+    }
+    if pending.len() as u64 >= limit {
+        // `kill(2)` gets through without its details, `sigqueue(3)` is refused.
+        return if info.si_code < 0 && info.si_code != raw::SI_TKILL { Err(Errno::EAGAIN) } else { Ok(()) };
+    }
+    pending.push(*info);
+    Ok(())
+}
+
+/// What sending does at once, whatever the mask: `SIGCONT` and stop signals cancel each other, and `SIGCONT` continues. False if nobody is
+/// there to receive anything.
+fn prepare(process: &Process, signal: i32) -> bool {
+    // Init is the kernel's own.
+    if bit(signal) == 0 || process.is_init() {
+        return false;
+    }
+    let continues = signal as u32 == raw::SIGCONT;
+    if continues || bit(signal) & STOPS != 0 {
+        let cancelled = if continues { STOPS } else { bit(raw::SIGCONT as i32) };
+        let tasks = process.family.lock().tasks.clone();
+        process.signals.lock().pending.retain(|info| bit(info.si_signo) & cancelled == 0);
+        for task in &tasks {
+            task.signals.lock().pending.retain(|info| bit(info.si_signo) & cancelled == 0);
+        }
+    }
+    if continues || signal as u32 == raw::SIGKILL {
+        resume(process, continues);
+    }
+    process.family.lock().exit.is_none()
+}
+
+/// Ends a stop.
+fn resume(process: &Process, report: bool) {
+    let tasks = {
+        let mut family = process.family.lock();
+        if !family.stopped {
+            return;
+        }
+        family.stopped = false;
+        if report {
+            family.report = Some(Report::Continued);
+        }
+        family.tasks.clone()
+    };
+    for task in tasks {
+        task.clear_work(Work::STOP);
+        task.kick();
+    }
+    if report {
+        exit::tell_parent(process, raw::CLD_CONTINUED as i32, raw::SIGCONT as i32);
+    }
+}

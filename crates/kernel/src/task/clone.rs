@@ -1,0 +1,260 @@
+//! New threads and processes, `clone(2)`, `fork(2)`, `vfork(2)`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cloudpilot_abi::{Errno, raw};
+use cloudpilot_platform::{GuestThread, SpawnError};
+use parking_lot::Mutex;
+
+use super::{FsContext, Parts, Process, Task, run};
+use crate::fs::pidfd;
+use crate::mm::Mm;
+use crate::signal::TaskSignals;
+use crate::vfs::FdTable;
+use crate::wait::{PollEvents, WaitQueue};
+
+/// Stack of a task's kernel thread: handlers keep large buffers on the heap. Only what is touched costs memory.
+const KERNEL_STACK: usize = 256 << 10;
+
+/// Flags of new namespaces: there is one of each kind.
+const NAMESPACES: u64 = raw::CLONE_NEWNS as u64
+    | raw::CLONE_NEWCGROUP as u64
+    | raw::CLONE_NEWUTS as u64
+    | raw::CLONE_NEWIPC as u64
+    | raw::CLONE_NEWUSER as u64
+    | raw::CLONE_NEWPID as u64
+    | raw::CLONE_NEWNET as u64
+    | raw::CLONE_NEWTIME as u64;
+
+/// Handlers go back to their default in the child; a bit that only `clone3(2)` can give.
+pub const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+
+/// What a new task shares with its maker, and where it starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneArguments {
+    /// `CLONE_*`.
+    pub flags: u64,
+    /// Where `CLONE_PIDFD` goes.
+    pub pidfd: u64,
+    /// Where `CLONE_CHILD_SETTID` and `CLONE_CHILD_CLEARTID` go.
+    pub child_tid: u64,
+    /// Where `CLONE_PARENT_SETTID` goes.
+    pub parent_tid: u64,
+    /// Signal at exit.
+    pub exit_signal: u64,
+    /// Stack pointer; 0 keeps the maker's.
+    pub stack: u64,
+    /// `CLONE_SETTLS`.
+    pub tls: u64,
+}
+
+impl CloneArguments {
+    fn has(&self, flag: u32) -> bool {
+        self.flags & u64::from(flag) != 0
+    }
+
+    fn check(&self) -> Result<(), Errno> {
+        if self.flags & NAMESPACES != 0 {
+            return Err(Errno::EPERM);
+        }
+        let contradiction = self.has(raw::CLONE_THREAD) && !self.has(raw::CLONE_SIGHAND)
+            || self.has(raw::CLONE_SIGHAND) && !self.has(raw::CLONE_VM)
+            || self.exit_signal > crate::signal::HIGHEST as u64
+            || self.has(raw::CLONE_PIDFD) && self.has(raw::CLONE_PARENT_SETTID) && self.pidfd == self.parent_tid;
+        if contradiction { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+}
+
+/// The parent of a `vfork(2)`, asleep until its child execs or exits.
+#[derive(Default)]
+pub struct VforkParent {
+    released: AtomicBool,
+    queue: WaitQueue,
+}
+
+impl VforkParent {
+    /// The child no longer uses the parent's memory.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+        self.queue.notify(PollEvents::IN);
+    }
+
+    fn wait(&self, parent: &Task) {
+        parent.block_killable(&self.queue, PollEvents::IN, || self.released.load(Ordering::SeqCst).then_some(()));
+    }
+}
+
+/// Makes a task; answers its number.
+pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno> {
+    arguments.check()?;
+    let kernel = &task.kernel;
+    if kernel.tasks.count() > kernel.limits.processes as usize || over_limit(task) {
+        return Err(Errno::EAGAIN);
+    }
+    let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM))?;
+    if arguments.has(raw::CLONE_SETTLS) && guest.set_fs_base(arguments.tls).is_err() {
+        abandon(guest, &mm);
+        return Err(Errno::ESRCH);
+    }
+    let tid = kernel.tasks.allocate();
+    let child = assemble(task, arguments, tid, Arc::clone(&mm), guest);
+    let result = publish(task, &child, arguments);
+    if let Err(errno) = result {
+        let guest = std::mem::replace(&mut child.cpu.lock().guest, Box::new(super::init::NoGuest));
+        abandon(guest, &mm);
+        return Err(errno);
+    }
+    let vfork = arguments.has(raw::CLONE_VFORK).then(Arc::<VforkParent>::default);
+    child.vfork.lock().clone_from(&vfork);
+    enter(task, &child, arguments);
+    if start(&child).is_err() {
+        super::exit::finish(&child);
+        if !arguments.has(raw::CLONE_THREAD) {
+            super::exit::bury(task, &task.process, &child.process);
+        }
+        return Err(Errno::EAGAIN);
+    }
+    kernel.system.forks.fetch_add(1, Ordering::Relaxed);
+    if let Some(parent) = vfork {
+        parent.wait(task);
+    }
+    Ok(tid)
+}
+
+/// `RLIMIT_NPROC` counts tasks of the user; root is exempt, as on Linux.
+fn over_limit(task: &Task) -> bool {
+    let credentials = task.credentials();
+    if credentials.ruid == 0 || credentials.has(raw::CAP_SYS_RESOURCE) || credentials.has(raw::CAP_SYS_ADMIN) {
+        return false;
+    }
+    let limit = task.process.limits.lock().soft(raw::RLIMIT_NPROC);
+    limit < u64::from(task.kernel.limits.processes) && task.kernel.tasks.count_of_user(credentials.ruid) as u64 >= limit
+}
+
+fn new_guest(task: &Task, shares_memory: bool) -> Result<(Arc<Mm>, Box<dyn GuestThread>), Errno> {
+    let mm = task.mm()?;
+    let mut cpu = task.cpu.lock();
+    if !shares_memory {
+        return mm.fork(&mut *cpu.guest);
+    }
+    let guest = cpu.guest.spawn_thread().map_err(|error| match error {
+        SpawnError::Gone => Errno::ESRCH,
+        SpawnError::Refused(errno) => Errno(errno as u16),
+    })?;
+    mm.join();
+    drop(cpu);
+    Ok((mm, guest))
+}
+
+fn abandon(guest: Box<dyn GuestThread>, mm: &Mm) {
+    guest.finish(mm.leave());
+}
+
+fn assemble(task: &Arc<Task>, arguments: &CloneArguments, tid: i32, mm: Arc<Mm>, guest: Box<dyn GuestThread>) -> Arc<Task> {
+    let process = if arguments.has(raw::CLONE_THREAD) { Arc::clone(&task.process) } else { new_process(task, arguments, tid) };
+    let mut registers = task.cpu.lock().registers;
+    registers.rax = 0;
+    if arguments.stack != 0 {
+        registers.rsp = arguments.stack;
+    }
+    let fs = Arc::clone(&task.fs.lock());
+    let fs = if arguments.has(raw::CLONE_FS) { fs } else { Arc::new(FsContext { state: Mutex::new(fs.state.lock().clone()) }) };
+    let files = task.files();
+    let files = if arguments.has(raw::CLONE_FILES) { files } else { FdTable::duplicate(&files) };
+    let signals = {
+        let own = task.signals.lock();
+        let keeps_stack = !arguments.has(raw::CLONE_VM) || arguments.has(raw::CLONE_VFORK);
+        let alternate_stack = if keeps_stack { own.alternate_stack } else { Default::default() };
+        TaskSignals { mask: own.mask, alternate_stack, ..TaskSignals::default() }
+    };
+    let child = Task::new(Parts {
+        tid,
+        process,
+        kernel: Arc::clone(&task.kernel),
+        registers,
+        guest,
+        mm: Some(mm),
+        credentials: task.credentials(),
+        fs,
+        files,
+        signals,
+        name: task.name.lock().clone(),
+        scheduling: task.scheduling.lock().inherited(),
+    });
+    if arguments.has(raw::CLONE_CHILD_CLEARTID) {
+        child.clear_child_tid.store(arguments.child_tid, Ordering::Relaxed);
+    }
+    child
+}
+
+fn new_process(task: &Task, arguments: &CloneArguments, pid: i32) -> Arc<Process> {
+    let maker = &task.process;
+    let process = Process::new(pid, maker.limits.lock().clone());
+    {
+        let own = maker.family.lock();
+        let mut family = process.family.lock();
+        family.group = own.group;
+        family.session = own.session;
+        family.exit_signal = if arguments.has(raw::CLONE_PARENT) { own.exit_signal } else { arguments.exit_signal as i32 };
+    }
+    {
+        let mut actions = maker.signals.lock().actions;
+        if arguments.flags & CLONE_CLEAR_SIGHAND != 0 {
+            actions.iter_mut().filter(|action| action.handler != crate::signal::IGNORE).for_each(|action| *action = Default::default());
+        }
+        process.signals.lock().actions = actions;
+    }
+    process.terminal.lock().clone_from(&maker.terminal.lock());
+    process.executable.lock().clone_from(&maker.executable.lock());
+    let copy = |from: &std::sync::atomic::AtomicU32, to: &std::sync::atomic::AtomicU32| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    copy(&maker.dumpable, &process.dumpable);
+    copy(&maker.uid, &process.uid);
+    process.oom_score_adjustment.store(maker.oom_score_adjustment.load(Ordering::Relaxed), Ordering::Relaxed);
+    Arc::new(process)
+}
+
+/// Writes the numbers that the maker and the new task want to find in memory.
+fn publish(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) -> Result<(), Errno> {
+    let tid = child.tid();
+    if arguments.has(raw::CLONE_PARENT_SETTID) {
+        task.write(arguments.parent_tid, &tid)?;
+    }
+    if arguments.has(raw::CLONE_CHILD_SETTID) {
+        // A new process has its own copy of the page; a failed write is not reported, as on Linux.
+        let _ = child.write(arguments.child_tid, &tid);
+    }
+    if arguments.has(raw::CLONE_PIDFD) {
+        let fd = task.install(pidfd::open(&child.process, 0), true)?;
+        task.write(arguments.pidfd, &fd)?;
+    }
+    Ok(())
+}
+
+/// Enters the child where others find it.
+fn enter(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) {
+    let tables = &task.kernel.tasks;
+    child.process.family.lock().tasks.push(Arc::clone(child));
+    tables.insert_task(Arc::clone(child));
+    if arguments.has(raw::CLONE_THREAD) {
+        // Its process may have begun to end meanwhile, or another thread of it to exec.
+        let family = child.process.family.lock();
+        let ends = family.exiting.is_some() || family.execing;
+        drop(family);
+        if ends {
+            child.add_work(super::Work::EXIT);
+        }
+        return;
+    }
+    let parent = if arguments.has(raw::CLONE_PARENT) { task.process.family.lock().parent.upgrade() } else { None };
+    let parent = parent.unwrap_or_else(|| Arc::clone(&task.process));
+    child.process.family.lock().parent = Arc::downgrade(&parent);
+    tables.insert_process(Arc::clone(&child.process));
+    parent.family.lock().children.push(Arc::clone(&child.process));
+}
+
+/// Starts a task's kernel thread.
+pub fn start(task: &Arc<Task>) -> std::io::Result<()> {
+    let task = Arc::clone(task);
+    std::thread::Builder::new().name("task".into()).stack_size(KERNEL_STACK).spawn(move || run::run(&task)).map(|_| ())
+}

@@ -1,0 +1,237 @@
+//! Ends of threads and processes, `exit(2)`, and what the family learns of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cloudpilot_abi::types::Siginfo;
+use cloudpilot_abi::{Errno, raw};
+
+use super::{Process, Task, Work, session, usage};
+use crate::config::ExitStatus;
+use crate::futex;
+use crate::signal::{self, IGNORE};
+use crate::wait::PollEvents;
+
+/// Ends all threads of a process with this status, unless its end is under way already.
+pub fn begin_group_exit(process: &Process, status: ExitStatus) {
+    let tasks = {
+        let mut family = process.family.lock();
+        family.exiting.get_or_insert(status);
+        family.stopped = false;
+        family.tasks.clone()
+    };
+    for task in tasks {
+        task.add_work(Work::EXIT);
+    }
+}
+
+/// Ends the calling thread; the last of a process ends the process. `status` is what `exit(2)` was given: it counts for the last thread only.
+pub fn begin_thread_exit(task: &Task, status: u8) {
+    {
+        let mut family = task.process.family.lock();
+        if family.tasks.len() == 1 {
+            family.exiting.get_or_insert(ExitStatus::Exited(status));
+        }
+        // The status of a process whose threads all call exit(2) is that of the last one.
+        family.last_status = status;
+    }
+    task.add_work(Work::EXIT);
+}
+
+/// Tells the parent of a change of state with `SIGCHLD` (`code` is one of `CLD_*`), and those who wait.
+pub fn tell_parent(process: &Process, code: i32, status: i32) {
+    let Some(parent) = process.family.lock().parent.upgrade() else { return };
+    let quiet = parent.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
+    if !quiet {
+        signal::send_to_process(&parent, &child_info(process, raw::SIGCHLD as i32, code, status));
+    }
+    parent.changes.notify(PollEvents::IN);
+}
+
+/// `siginfo_t` of a child's change of state.
+pub fn child_info(process: &Process, signal: i32, code: i32, status: i32) -> Siginfo {
+    let mut info = signal::info_from_kernel(signal);
+    info.si_code = code;
+    let uid = process.uid.load(Ordering::Relaxed);
+    let times = usage::times(process, None);
+    info.fields[0] = u64::from(process.pid as u32) | u64::from(uid) << 32;
+    info.fields[1] = u64::from(status as u32);
+    // Clock ticks of 10 ms.
+    info.fields[2] = times.user_ns / 10_000_000;
+    info.fields[3] = times.system_ns / 10_000_000;
+    info
+}
+
+/// What a finished process's parent is told: `CLD_*` and the value that goes with it.
+pub fn code_and_status(status: ExitStatus) -> (i32, i32) {
+    match status {
+        ExitStatus::Exited(code) => (raw::CLD_EXITED as i32, i32::from(code)),
+        ExitStatus::Signaled(signal) => (raw::CLD_KILLED as i32, i32::from(signal)),
+    }
+}
+
+/// The end of a task, by its own kernel thread.
+pub fn finish(task: &Arc<Task>) {
+    futex::release_owned(task);
+    clear_tid(task);
+    usage::thread_exits(task);
+    leave_files(task);
+    leave_memory(task);
+    let process = &task.process;
+    let kernel = &task.kernel;
+    kernel.tasks.remove_task(task.tid());
+    let last = {
+        let mut family = process.family.lock();
+        family.tasks.retain(|other| !Arc::ptr_eq(other, task));
+        family.tasks.is_empty()
+    };
+    // A thread that execs waits for the others to go.
+    process.changes.notify(PollEvents::PRI);
+    if last {
+        finish_process(task);
+    }
+}
+
+/// `set_tid_address(2)`: the address is cleared and woken when others share the memory and may join the thread.
+fn clear_tid(task: &Arc<Task>) {
+    let address = task.clear_child_tid.swap(0, Ordering::Relaxed);
+    if address != 0 && task.mm().is_ok_and(|mm| mm.is_shared()) && task.write(address, &0_u32).is_ok() {
+        let _ = futex::wake(task, address, 1, futex::ANY, true);
+        let _ = futex::wake(task, address, 1, futex::ANY, false);
+    }
+}
+
+fn leave_files(task: &Arc<Task>) {
+    let files = std::mem::take(&mut *task.files.lock());
+    if Arc::strong_count(&files) == 1 {
+        for file in files.take_where(0, usize::MAX, |_| true) {
+            files.closed(&file, task);
+        }
+    }
+}
+
+/// Leaves the address space; the guest thread ends.
+fn leave_memory(task: &Arc<Task>) {
+    let mm = task.mm.lock().take();
+    let guest = std::mem::replace(&mut task.cpu.lock().guest, Box::new(super::init::NoGuest));
+    let last = mm.as_ref().is_none_or(|mm| mm.leave());
+    guest.finish(last);
+    drop(mm);
+    release_vfork_parent(task);
+}
+
+/// Lets the parent of a `vfork(2)` go on.
+pub fn release_vfork_parent(task: &Task) {
+    let parent = task.vfork.lock().take();
+    if let Some(parent) = parent {
+        parent.release();
+    }
+}
+
+/// The last thread has gone.
+fn finish_process(task: &Arc<Task>) {
+    let process = &task.process;
+    let kernel = &task.kernel;
+    process.timers.lock().clear();
+    crate::tty::disassociate(kernel, process);
+    let (status, children, parent, exit_signal, group) = {
+        let mut family = process.family.lock();
+        let status = family.exiting.unwrap_or(ExitStatus::Exited(family.last_status));
+        family.exiting = Some(status);
+        let children = std::mem::take(&mut family.children);
+        (status, children, family.parent.upgrade(), family.exit_signal, family.group)
+    };
+    adopt(task, children);
+    let parents_group = parent.as_ref().map(|parent| session::place(parent).0);
+    let disowned = parent.as_ref().is_none_or(|parent| {
+        let action = parent.signals.lock().action(raw::SIGCHLD as i32);
+        parent.is_init() || exit_signal == raw::SIGCHLD as i32 && (action.handler == IGNORE || action.flags & u64::from(raw::SA_NOCLDWAIT) != 0)
+    });
+    process.family.lock().exit = Some(status);
+    kernel.exits.ended(process.pid, status);
+    process.changes.notify(PollEvents::HUP | PollEvents::IN);
+    if let Some(parent) = &parent {
+        let (code, value) = code_and_status(status);
+        if exit_signal != 0 {
+            signal::send_to_process(parent, &child_info(process, exit_signal, code, value));
+        }
+        if disowned {
+            bury(task, parent, process);
+        }
+        parent.changes.notify(PollEvents::IN);
+    }
+    if parents_group != Some(group) {
+        session::wake_if_orphaned(kernel, group);
+    }
+}
+
+/// Hands orphans to the nearest ancestor that asked for them, else to init.
+fn adopt(task: &Arc<Task>, children: Vec<Arc<Process>>) {
+    let kernel = &task.kernel;
+    let Some(init) = kernel.tasks.process(super::process::INIT) else { return };
+    let mut heir = task.process.family.lock().parent.upgrade();
+    while let Some(candidate) = &heir {
+        if candidate.is_init() || candidate.reaps_descendants.load(Ordering::Relaxed) && !candidate.has_exited() {
+            break;
+        }
+        let above = candidate.family.lock().parent.upgrade();
+        heir = above;
+    }
+    let heir = heir.unwrap_or(init);
+    for child in children {
+        let (dead, death_signals, group) = {
+            let mut family = child.family.lock();
+            family.parent = Arc::downgrade(&heir);
+            family.exit_signal = raw::SIGCHLD as i32;
+            (family.exit.is_some(), family.tasks.clone(), family.group)
+        };
+        for orphan in death_signals {
+            let signal = orphan.parent_death_signal.load(Ordering::Relaxed);
+            if signal != 0 {
+                signal::send_to_task(&orphan, &signal::info_from_kernel(signal));
+            }
+        }
+        if dead && heir.is_init() {
+            kernel.tasks.remove_process(child.pid);
+            continue;
+        }
+        heir.family.lock().children.push(child);
+        heir.changes.notify(PollEvents::IN);
+        session::wake_if_orphaned(kernel, group);
+    }
+}
+
+/// Takes a dead child away from its parent, whom its use is charged to; false if somebody else did already.
+pub fn bury(task: &Task, parent: &Process, child: &Arc<Process>) -> bool {
+    let found = {
+        let mut family = parent.family.lock();
+        let before = family.children.len();
+        family.children.retain(|other| !Arc::ptr_eq(other, child));
+        family.children.len() < before
+    };
+    if found {
+        usage::child_waited_for(parent, child);
+        task.kernel.tasks.remove_process(child.pid);
+    }
+    found
+}
+
+/// Ends all other threads of the process and waits until they are gone (exec). `EAGAIN` if this thread is to go itself.
+pub fn end_other_threads(task: &Arc<Task>) -> Result<(), Errno> {
+    let process = &task.process;
+    let others = {
+        let mut family = process.family.lock();
+        if family.exiting.is_some() || family.execing {
+            return Err(Errno::EAGAIN);
+        }
+        family.execing = true;
+        family.tasks.clone()
+    };
+    for other in others.iter().filter(|other| !Arc::ptr_eq(other, task)) {
+        other.add_work(Work::EXIT);
+    }
+    drop(others);
+    let alone = task.block_killable(&process.changes, PollEvents::PRI, || (process.family.lock().tasks.len() == 1).then_some(()));
+    process.family.lock().execing = false;
+    alone.ok_or(Errno::EAGAIN)
+}

@@ -1,0 +1,155 @@
+//! Waiting for children, `wait(2)`.
+
+use std::sync::Arc;
+
+use bytemuck::Zeroable;
+use cloudpilot_abi::types::Siginfo;
+use cloudpilot_abi::{Errno, raw};
+
+use super::process::Report;
+use super::usage::{self, Rusage};
+use super::{Process, Task, exit, session};
+use crate::config::ExitStatus;
+use crate::wait::{PollEvents, WaitError};
+
+/// Whom to wait for.
+#[derive(Clone)]
+pub enum Target {
+    /// Any child.
+    Any,
+    /// This one.
+    Process(i32),
+    /// Those of this group.
+    Group(i32),
+    /// The process behind a pidfd.
+    Handle(Arc<Process>),
+}
+
+/// `WSTOPPED`, `WEXITED`, `WCONTINUED`, `WNOHANG`, `WNOWAIT`, and which children: `__WALL`, `__WCLONE`.
+#[derive(Clone, Copy)]
+pub struct Options(pub u32);
+
+impl Options {
+    fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// What a child did.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// Ended.
+    Exited(ExitStatus),
+    /// Was stopped or continued.
+    Reported(Report),
+}
+
+/// A child's news.
+pub struct News {
+    /// Its number.
+    pub pid: i32,
+    /// What it did.
+    pub change: Change,
+    /// Its use of resources.
+    pub usage: Rusage,
+    /// The same as `siginfo_t`.
+    pub info: Siginfo,
+}
+
+impl Change {
+    /// As `wait4(2)` encodes it.
+    pub fn status(self) -> i32 {
+        match self {
+            Self::Exited(ExitStatus::Exited(code)) => i32::from(code) << 8,
+            Self::Exited(ExitStatus::Signaled(signal)) => i32::from(signal),
+            Self::Reported(Report::Stopped(signal)) => i32::from(signal) << 8 | 0x7f,
+            Self::Reported(Report::Continued) => 0xffff,
+        }
+    }
+
+    fn code_and_status(self) -> (i32, i32) {
+        match self {
+            Self::Exited(status) => exit::code_and_status(status),
+            Self::Reported(Report::Stopped(signal)) => (raw::CLD_STOPPED as i32, i32::from(signal)),
+            Self::Reported(Report::Continued) => (raw::CLD_CONTINUED as i32, raw::SIGCONT as i32),
+        }
+    }
+}
+
+/// Waits; none if nothing happened and `WNOHANG` was given. `ECHILD` without any child to wait for.
+pub fn wait(task: &Arc<Task>, target: &Target, options: Options) -> Result<Option<News>, Errno> {
+    let attempt = || match look(task, target, options) {
+        Ok(None) => None,
+        found => Some(found),
+    };
+    if options.has(raw::WNOHANG) {
+        return attempt().unwrap_or(Ok(None));
+    }
+    match task.block_on(&[&task.process.changes], PollEvents::IN, None, attempt) {
+        Ok(found) => found,
+        Err(WaitError::Interrupted | WaitError::TimedOut) => Err(Errno::ERESTARTSYS),
+    }
+}
+
+fn look(task: &Arc<Task>, target: &Target, options: Options) -> Result<Option<News>, Errno> {
+    let children = task.process.family.lock().children.clone();
+    let own_group = session::place(&task.process).0;
+    let mut candidates = 0;
+    for child in &children {
+        if !matches(child, target, own_group) || !right_kind(child, options) {
+            continue;
+        }
+        candidates += 1;
+        if let Some(change) = take_change(task, child, options) {
+            return Ok(Some(news(child, change)));
+        }
+    }
+    if candidates == 0 { Err(Errno::ECHILD) } else { Ok(None) }
+}
+
+fn matches(child: &Arc<Process>, target: &Target, own_group: i32) -> bool {
+    match target {
+        Target::Any => true,
+        Target::Process(pid) => child.pid == *pid,
+        Target::Group(group) => session::place(child).0 == if *group == 0 { own_group } else { *group },
+        Target::Handle(process) => Arc::ptr_eq(child, process),
+    }
+}
+
+/// `__WCLONE`: children that do not end with `SIGCHLD`; by default the others.
+fn right_kind(child: &Process, options: Options) -> bool {
+    let is_clone = child.family.lock().exit_signal != raw::SIGCHLD as i32;
+    options.has(raw::__WALL) || is_clone == options.has(raw::__WCLONE)
+}
+
+fn take_change(task: &Task, child: &Arc<Process>, options: Options) -> Option<Change> {
+    let mut family = child.family.lock();
+    if let Some(status) = family.exit {
+        drop(family);
+        let takes = options.has(raw::WEXITED) && (options.has(raw::WNOWAIT) || exit::bury(task, &task.process, child));
+        return takes.then_some(Change::Exited(status));
+    }
+    let report = family.report?;
+    let wanted = match report {
+        Report::Stopped(_) => raw::WSTOPPED,
+        Report::Continued => raw::WCONTINUED,
+    };
+    if !options.has(wanted) {
+        return None;
+    }
+    if !options.has(raw::WNOWAIT) {
+        family.report = None;
+    }
+    Some(Change::Reported(report))
+}
+
+fn news(child: &Process, change: Change) -> News {
+    let (code, status) = change.code_and_status();
+    let info = exit::child_info(child, raw::SIGCHLD as i32, code, status);
+    News { pid: child.pid, change, usage: usage::times(child, None).own(), info }
+}
+
+/// What `waitid(2)` writes when nothing happened.
+pub fn no_info() -> Siginfo {
+    Siginfo::zeroed()
+}
