@@ -8,10 +8,11 @@ use libc::{
     SYS_fchmodat2, SYS_fcntl, SYS_fdatasync, SYS_fstat, SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getdents64, SYS_getpeername,
     SYS_getpid, SYS_getrandom, SYS_getsockname, SYS_getsockopt, SYS_gettid, SYS_ioctl, SYS_kill, SYS_linkat, SYS_listen, SYS_lseek,
     SYS_madvise, SYS_memfd_create, SYS_mkdirat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat, SYS_openat2,
-    SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_pwrite64, SYS_pwritev, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom,
-    SYS_recvmsg, SYS_renameat2, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn,
-    SYS_sched_getaffinity, SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack,
-    SYS_socket, SYS_statx, SYS_symlinkat, SYS_sysinfo, SYS_tgkill, SYS_unlinkat, SYS_utimensat, SYS_wait4, SYS_write, SYS_writev, c_long,
+    SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_read,
+    SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_renameat2, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction,
+    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_set_robust_list,
+    SYS_setsockopt, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx, SYS_symlinkat, SYS_sysinfo, SYS_tgkill, SYS_unlinkat,
+    SYS_utimensat, SYS_wait4, SYS_write, SYS_writev, c_long,
 };
 
 /// When a call is let through.
@@ -127,6 +128,8 @@ pub const CALLS: &[Call] = &[
     call("pwrite64", SYS_pwrite64, Rule::Always, "host files"),
     call("preadv", SYS_preadv, Rule::Always, "host files"),
     call("pwritev", SYS_pwritev, Rule::Always, "host files"),
+    call("preadv2", SYS_preadv2, Rule::Always, "standard input that is a file, at its own position"),
+    call("pwritev2", SYS_pwritev2, Rule::Always, "standard output that is a file, at its own position"),
     call("lseek", SYS_lseek, Rule::Always, "host files"),
     call("close", SYS_close, Rule::Always, "descriptors that are no longer used"),
     call("dup", SYS_dup, Rule::Always, "one host file behind several guest files"),

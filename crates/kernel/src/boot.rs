@@ -73,6 +73,7 @@ impl Kernel {
             limits,
             network,
             memory,
+            net: Default::default(),
             mounts: Default::default(),
             platform: Box::new(platform),
             tasks: Default::default(),

@@ -201,7 +201,13 @@ pub fn requeue(
 }
 
 /// `FUTEX_WAKE_OP`: changes the second word, wakes waiters of the first, and of the second if its old value compares.
-pub fn wake_op(task: &Task, (one, other): (u64, u64), (count, other_count): (u32, u32), operation: u32, shared: bool) -> Result<usize, Errno> {
+pub fn wake_op(
+    task: &Task,
+    (one, other): (u64, u64),
+    (count, other_count): (u32, u32),
+    operation: u32,
+    shared: bool,
+) -> Result<usize, Errno> {
     let (first_key, second_key) = (key(task, one, shared)?, key(task, other, shared)?);
     let (mut first, mut second) = lock_two(index(first_key), index(second_key));
     let old = apply(task, other, operation)?;

@@ -50,7 +50,14 @@ impl GuestFiles {
 impl Visitor<'_> {
     fn walk(&self) -> Walk<'_> {
         let root = self.init.fs().root;
-        Walk { kernel: self.kernel, root: root.clone(), start: root, credentials: Arc::clone(&self.credentials), task: &self.init, resolve: 0 }
+        Walk {
+            kernel: self.kernel,
+            root: root.clone(),
+            start: root,
+            credentials: Arc::clone(&self.credentials),
+            task: &self.init,
+            resolve: 0,
+        }
     }
 
     fn open(&self, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>, Errno> {

@@ -161,7 +161,10 @@ mod tests {
 
     #[test]
     fn first_lines_of_scripts() {
-        let parse = |text: &str| parse_script(text.as_bytes()).map(|(one, two)| (String::from_utf8(one).unwrap(), two.map(|two| String::from_utf8(two).unwrap())));
+        let parse = |text: &str| {
+            parse_script(text.as_bytes())
+                .map(|(one, two)| (String::from_utf8(one).unwrap(), two.map(|two| String::from_utf8(two).unwrap())))
+        };
         assert_eq!(parse("#!/bin/sh\necho"), Some(("/bin/sh".into(), None)));
         assert_eq!(parse("#! \t/usr/bin/env  python3 -u \n"), Some(("/usr/bin/env".into(), Some("python3 -u".into()))));
         assert_eq!(parse("#!/bin/sh"), Some(("/bin/sh".into(), None)));

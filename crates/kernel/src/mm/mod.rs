@@ -95,7 +95,14 @@ impl Mm {
 
     fn from_state(memory: &Arc<MemoryFile>, limits: AddressLimits, state: State) -> Self {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { id, memory: Arc::clone(memory), limits, state: RwLock::new(state), users: AtomicUsize::new(1), stale: AtomicBool::new(false) }
+        Self {
+            id,
+            memory: Arc::clone(memory),
+            limits,
+            state: RwLock::new(state),
+            users: AtomicUsize::new(1),
+            stale: AtomicBool::new(false),
+        }
     }
 
     /// One more task lives here (`CLONE_VM`); a new address space has one.

@@ -147,7 +147,8 @@ pub fn return_from_handler(task: &Arc<Task>) -> SysResult {
     let stack = frame.user.stack;
     if !on_alternate_stack(&signals.alternate_stack, registers.rsp) {
         let disabled = stack.ss_flags as u32 & raw::SS_DISABLE != 0;
-        signals.alternate_stack = if disabled { StackT::default() } else { StackT { ss_flags: stack.ss_flags & !(raw::SS_ONSTACK as i32), ..stack } };
+        signals.alternate_stack =
+            if disabled { StackT::default() } else { StackT { ss_flags: stack.ss_flags & !(raw::SS_ONSTACK as i32), ..stack } };
     }
     drop(signals);
     task.add_work(Work::SIGNAL);

@@ -30,8 +30,7 @@ pub const IGNORE: u64 = 1;
 /// `SIGKILL` and `SIGSTOP`, which no mask holds back.
 pub const UNBLOCKABLE: SignalSet = bit(raw::SIGKILL as i32) | bit(raw::SIGSTOP as i32);
 /// Signals that stop a process.
-const STOPS: SignalSet =
-    bit(raw::SIGSTOP as i32) | bit(raw::SIGTSTP as i32) | bit(raw::SIGTTIN as i32) | bit(raw::SIGTTOU as i32);
+const STOPS: SignalSet = bit(raw::SIGSTOP as i32) | bit(raw::SIGTSTP as i32) | bit(raw::SIGTTIN as i32) | bit(raw::SIGTTOU as i32);
 
 /// The bit of a signal in a set; none for numbers that are no signals.
 pub const fn bit(signal: i32) -> SignalSet {

@@ -52,9 +52,8 @@ fn futex(task: &Arc<Task>, args: &Args) -> SysResult {
             // A relative timeout must not start anew.
             match result {
                 Err(Errno::ERESTARTSYS) if deadline.is_some() => {
-                    *task.restart.lock() = Some(Box::new(move |task| {
-                        futex::wait(task, &[Word { address, value, bits, shared }], deadline).map(|_| 0)
-                    }));
+                    *task.restart.lock() =
+                        Some(Box::new(move |task| futex::wait(task, &[Word { address, value, bits, shared }], deadline).map(|_| 0)));
                     Err(Errno::ERESTART_RESTARTBLOCK)
                 }
                 result => result,

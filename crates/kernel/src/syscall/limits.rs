@@ -155,9 +155,7 @@ fn prctl(task: &Arc<Task>, args: &Args) -> SysResult {
             process.reaps_descendants.store(value != 0, Ordering::Relaxed);
             Ok(0)
         }
-        raw_prctl::PR_GET_CHILD_SUBREAPER => {
-            task.write(value, &i32::from(process.reaps_descendants.load(Ordering::Relaxed))).map(|()| 0)
-        }
+        raw_prctl::PR_GET_CHILD_SUBREAPER => task.write(value, &i32::from(process.reaps_descendants.load(Ordering::Relaxed))).map(|()| 0),
         raw_prctl::PR_SET_NO_NEW_PRIVS if value == 1 => credentials::change(task, |new| {
             new.no_new_privs = true;
             Ok(())

@@ -178,7 +178,9 @@ fn madvise(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn msync(task: &Arc<Task>, args: &Args) -> SysResult {
     let flags = args.uint(2);
-    if flags & !(raw::MS_ASYNC | raw::MS_INVALIDATE | raw::MS_SYNC) != 0 || flags & (raw::MS_ASYNC | raw::MS_SYNC) == raw::MS_ASYNC | raw::MS_SYNC {
+    if flags & !(raw::MS_ASYNC | raw::MS_INVALIDATE | raw::MS_SYNC) != 0
+        || flags & (raw::MS_ASYNC | raw::MS_SYNC) == raw::MS_ASYNC | raw::MS_SYNC
+    {
         return Err(Errno::EINVAL);
     }
     // Shared mappings are the file's own pages: there is nothing to carry over.

@@ -1,37 +1,37 @@
 //! System calls: one table by number, one file a family. The families only decode arguments and call the objects.
 
+pub mod at;
 pub mod blocking;
+mod clock;
 mod credentials;
 mod descriptor;
 pub mod dispatch;
-mod clock;
 mod epoll;
 mod event_files;
-mod message;
 mod futex;
 mod limits;
+pub mod memory;
+mod message;
+pub mod mount;
+pub mod names;
+pub mod open;
 pub mod poll;
 mod process;
 mod record_locks;
 pub mod reference;
 mod refused;
 mod schedule;
-mod socket;
 mod signal;
+mod socket;
 mod splice;
+pub mod stat;
 mod storage;
 mod strace;
 mod system;
-pub mod at;
-pub mod memory;
-pub mod mount;
-pub mod names;
-pub mod open;
-pub mod stat;
-pub mod xattr;
 pub mod table;
 mod transfer;
 pub mod unsupported;
+pub mod xattr;
 
 use std::sync::Arc;
 

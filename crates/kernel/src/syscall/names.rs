@@ -17,7 +17,11 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_mkdir, |task, args| make_directory(task, at::CWD, args.raw(0), args.uint(1)), &[Path, Mode]),
     Call::full(raw::__NR_mkdirat, |task, args| make_directory(task, args.int(0), args.raw(1), args.uint(2)), &[Fd, Path, Mode]),
     Call::full(raw::__NR_mknod, |task, args| make_node(task, at::CWD, args.raw(0), args.uint(1), args.raw(2)), &[Path, Mode, Size]),
-    Call::full(raw::__NR_mknodat, |task, args| make_node(task, args.int(0), args.raw(1), args.uint(2), args.raw(3)), &[Fd, Path, Mode, Size]),
+    Call::full(
+        raw::__NR_mknodat,
+        |task, args| make_node(task, args.int(0), args.raw(1), args.uint(2), args.raw(3)),
+        &[Fd, Path, Mode, Size],
+    ),
     Call::full(raw::__NR_symlink, |task, args| symlink(task, args.raw(0), at::CWD, args.raw(1)), &[Path, Path]),
     Call::full(raw::__NR_symlinkat, |task, args| symlink(task, args.raw(0), args.int(1), args.raw(2)), &[Path, Fd, Path]),
     Call::full(raw::__NR_link, |task, args| link(task, (at::CWD, args.raw(0)), (at::CWD, args.raw(1)), 0), &[Path, Path]),
@@ -40,11 +44,7 @@ pub const CALLS: &[Call] = &[
         |task, args| rename(task, (args.int(0), args.raw(1)), (args.int(2), args.raw(3)), args.uint(4)),
         &[Fd, Path, Fd, Path, Flags],
     ),
-    Call::full(
-        raw::__NR_readlink,
-        |task, args| readlink(task, at::CWD, args.raw(0), args.raw(1), args.int(2)),
-        &[Path, Ptr, Size],
-    ),
+    Call::full(raw::__NR_readlink, |task, args| readlink(task, at::CWD, args.raw(0), args.raw(1), args.int(2)), &[Path, Ptr, Size]),
     Call::full(
         raw::__NR_readlinkat,
         |task, args| readlink(task, args.int(0), args.raw(1), args.raw(2), args.int(3)),

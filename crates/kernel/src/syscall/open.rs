@@ -75,7 +75,12 @@ fn openat2(task: &Arc<Task>, args: &Args) -> SysResult {
     }
     let how: OpenHow = bytemuck::pod_read_unaligned(known);
     let makes = how.flags & u64::from(raw::O_CREAT) != 0 || how.flags & 0o20_000_000 != 0;
-    if how.flags & !KNOWN_FLAGS != 0 || how.resolve & !0x3f != 0 || how.mode & !0o7777 != 0 || how.mode != 0 && !makes || how.resolve & 0x18 == 0x18 {
+    if how.flags & !KNOWN_FLAGS != 0
+        || how.resolve & !0x3f != 0
+        || how.mode & !0o7777 != 0
+        || how.mode != 0 && !makes
+        || how.resolve & 0x18 == 0x18
+    {
         return Err(Errno::EINVAL);
     }
     if how.resolve & 0x20 != 0 {
@@ -114,11 +119,7 @@ fn getdents(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 /// Lists into the caller's buffer; `pack` appends one record, unpadded, and answers its padded length.
-fn read_entries(
-    task: &Arc<Task>,
-    args: &Args,
-    pack: impl Fn(&mut Vec<u8>, u64, u64, FileType, &[u8]) -> usize,
-) -> SysResult {
+fn read_entries(task: &Arc<Task>, args: &Args, pack: impl Fn(&mut Vec<u8>, u64, u64, FileType, &[u8]) -> usize) -> SysResult {
     /// More than this at once helps nobody.
     const LARGEST: usize = 256 << 10;
     let file = task.file(args.int(0))?;

@@ -23,11 +23,19 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_statx, statx, &[Fd, Path, Flags, Flags, Ptr]),
     Call::full(raw::__NR_access, |task, args| access(task, at::CWD, args.raw(0), args.uint(1), 0), &[Path, Flags]),
     Call::full(raw::__NR_faccessat, |task, args| access(task, args.int(0), args.raw(1), args.uint(2), 0), &[Fd, Path, Flags]),
-    Call::full(raw::__NR_faccessat2, |task, args| access(task, args.int(0), args.raw(1), args.uint(2), args.uint(3)), &[Fd, Path, Flags, Flags]),
+    Call::full(
+        raw::__NR_faccessat2,
+        |task, args| access(task, args.int(0), args.raw(1), args.uint(2), args.uint(3)),
+        &[Fd, Path, Flags, Flags],
+    ),
     Call::full(raw::__NR_chmod, |task, args| chmod(task, at::CWD, args.raw(0), args.uint(1), 0), &[Path, Mode]),
     Call::full(raw::__NR_fchmod, fchmod, &[Fd, Mode]),
     Call::full(raw::__NR_fchmodat, |task, args| chmod(task, args.int(0), args.raw(1), args.uint(2), 0), &[Fd, Path, Mode]),
-    Call::full(raw::__NR_fchmodat2, |task, args| chmod(task, args.int(0), args.raw(1), args.uint(2), args.uint(3)), &[Fd, Path, Mode, Flags]),
+    Call::full(
+        raw::__NR_fchmodat2,
+        |task, args| chmod(task, args.int(0), args.raw(1), args.uint(2), args.uint(3)),
+        &[Fd, Path, Mode, Flags],
+    ),
     Call::full(raw::__NR_chown, |task, args| chown(task, at::CWD, args.raw(0), args.uint(1), args.uint(2), 0), &[Path, Int, Int]),
     Call::full(
         raw::__NR_lchown,
@@ -192,11 +200,7 @@ fn real(credentials: &Credentials) -> Credentials {
 }
 
 /// Changes attributes of a place after `may` has judged the present ones.
-fn change(
-    task: &Arc<Task>,
-    place: &Place,
-    decide: impl FnOnce(&Attributes, &Credentials) -> Result<SetAttributes, Errno>,
-) -> SysResult {
+fn change(task: &Arc<Task>, place: &Place, decide: impl FnOnce(&Attributes, &Credentials) -> Result<SetAttributes, Errno>) -> SysResult {
     permission::check_writable_mount(place)?;
     let present = place.inode().attributes()?;
     let changes = decide(&present, &task.credentials())?;
@@ -242,11 +246,8 @@ fn change_owner(task: &Arc<Task>, place: &Place, uid: u32, gid: u32) -> SysResul
         if gid != UNCHANGED && !(capable || owner && (credentials.in_group(gid) || gid == present.gid)) {
             return Err(Errno::EPERM);
         }
-        let mut changes = SetAttributes {
-            uid: (uid != UNCHANGED).then_some(uid),
-            gid: (gid != UNCHANGED).then_some(gid),
-            ..SetAttributes::default()
-        };
+        let mut changes =
+            SetAttributes { uid: (uid != UNCHANGED).then_some(uid), gid: (gid != UNCHANGED).then_some(gid), ..SetAttributes::default() };
         if present.file_type != FileType::Directory && (uid != UNCHANGED || gid != UNCHANGED) {
             // Set-id bits must not pass to another owner; set-group-id without group execution means locking, and stays.
             let group = if present.permissions & 0o010 != 0 { raw::S_ISGID } else { 0 };

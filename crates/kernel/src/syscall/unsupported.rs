@@ -16,20 +16,15 @@ const QUOTA: &str = "no quotas below the sandbox's own limits";
 const MOUNT_LISTS: &str = "mounts are listed in /proc/self/mountinfo";
 const IPC: &str = "no System V IPC yet; programs use POSIX shared memory and semaphores, which are files and futexes";
 const QUEUES: &str = "no POSIX message queues yet";
-const SOCKETS: &str = "no sockets yet";
 const XATTR_AT: &str = "newer forms; programs fall back to the older calls";
 const ATTRIBUTES: &str = "no inode flags to get or set";
 
 /// Number and reason.
 pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR__sysctl, OLD),
-    (raw::__NR_accept, SOCKETS),
-    (raw::__NR_accept4, SOCKETS),
     (raw::__NR_add_key, KEYS),
     (raw::__NR_afs_syscall, NEVER),
-    (raw::__NR_bind, SOCKETS),
     (raw::__NR_cachestat, "there is no page cache to ask about"),
-    (raw::__NR_connect, SOCKETS),
     (raw::__NR_create_module, OLD),
     (raw::__NR_epoll_ctl_old, NEVER),
     (raw::__NR_epoll_wait_old, NEVER),
@@ -42,10 +37,7 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_fspick, MOUNT_FILES),
     (raw::__NR_get_kernel_syms, OLD),
     (raw::__NR_get_thread_area, "32-bit programs only"),
-    (raw::__NR_getpeername, SOCKETS),
     (raw::__NR_getpmsg, NEVER),
-    (raw::__NR_getsockname, SOCKETS),
-    (raw::__NR_getsockopt, SOCKETS),
     (raw::__NR_getxattrat, XATTR_AT),
     (raw::__NR_io_cancel, AIO),
     (raw::__NR_io_destroy, AIO),
@@ -61,7 +53,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_landlock_add_rule, LANDLOCK),
     (raw::__NR_landlock_create_ruleset, LANDLOCK),
     (raw::__NR_landlock_restrict_self, LANDLOCK),
-    (raw::__NR_listen, SOCKETS),
     (raw::__NR_listmount, MOUNT_LISTS),
     (raw::__NR_listxattrat, XATTR_AT),
     (raw::__NR_lsm_get_self_attr, LSM),
@@ -101,9 +92,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_query_module, OLD),
     (raw::__NR_quotactl, QUOTA),
     (raw::__NR_quotactl_fd, QUOTA),
-    (raw::__NR_recvfrom, SOCKETS),
-    (raw::__NR_recvmmsg, SOCKETS),
-    (raw::__NR_recvmsg, SOCKETS),
     (raw::__NR_remap_file_pages, "deprecated; programs use mmap"),
     (raw::__NR_removexattrat, XATTR_AT),
     (raw::__NR_request_key, KEYS),
@@ -114,21 +102,14 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_semget, IPC),
     (raw::__NR_semop, IPC),
     (raw::__NR_semtimedop, IPC),
-    (raw::__NR_sendmmsg, SOCKETS),
-    (raw::__NR_sendmsg, SOCKETS),
-    (raw::__NR_sendto, SOCKETS),
     (raw::__NR_set_mempolicy_home_node, "one memory node"),
     (raw::__NR_set_thread_area, "32-bit programs only"),
     (raw::__NR_setns, NAMESPACES),
-    (raw::__NR_setsockopt, SOCKETS),
     (raw::__NR_setxattrat, XATTR_AT),
     (raw::__NR_shmat, IPC),
     (raw::__NR_shmctl, IPC),
     (raw::__NR_shmdt, IPC),
     (raw::__NR_shmget, IPC),
-    (raw::__NR_shutdown, SOCKETS),
-    (raw::__NR_socket, SOCKETS),
-    (raw::__NR_socketpair, SOCKETS),
     (raw::__NR_statmount, MOUNT_LISTS),
     (raw::__NR_tuxcall, NEVER),
     (raw::__NR_uretprobe, "no probes"),

@@ -207,7 +207,8 @@ fn new_process(task: &Task, arguments: &CloneArguments, pid: i32) -> Arc<Process
     }
     process.terminal.lock().clone_from(&maker.terminal.lock());
     process.executable.lock().clone_from(&maker.executable.lock());
-    let copy = |from: &std::sync::atomic::AtomicU32, to: &std::sync::atomic::AtomicU32| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    let copy =
+        |from: &std::sync::atomic::AtomicU32, to: &std::sync::atomic::AtomicU32| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     copy(&maker.dumpable, &process.dumpable);
     copy(&maker.uid, &process.uid);
     process.oom_score_adjustment.store(maker.oom_score_adjustment.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -85,7 +85,10 @@ fn new_credentials(task: &Task, program: &Program) -> (Arc<Credentials>, bool) {
     let mut new = Credentials::clone(&task.credentials());
     let (old_euid, old_egid) = (new.euid, new.egid);
     let nosuid = program.file.path.as_ref().is_some_and(|path| path.mount.flags() & raw::MS_NOSUID != 0);
-    if !nosuid && !new.no_new_privs && let Ok(attributes) = program.file.inode.attributes() {
+    if !nosuid
+        && !new.no_new_privs
+        && let Ok(attributes) = program.file.inode.attributes()
+    {
         if attributes.permissions & raw::S_ISUID != 0 {
             new.euid = attributes.uid;
         }

@@ -145,7 +145,8 @@ fn finish_process(task: &Arc<Task>) {
     let parents_group = parent.as_ref().map(|parent| session::place(parent).0);
     let disowned = parent.as_ref().is_none_or(|parent| {
         let action = parent.signals.lock().action(raw::SIGCHLD as i32);
-        parent.is_init() || exit_signal == raw::SIGCHLD as i32 && (action.handler == IGNORE || action.flags & u64::from(raw::SA_NOCLDWAIT) != 0)
+        parent.is_init()
+            || exit_signal == raw::SIGCHLD as i32 && (action.handler == IGNORE || action.flags & u64::from(raw::SA_NOCLDWAIT) != 0)
     });
     process.family.lock().exit = Some(status);
     kernel.exits.ended(process.pid, status);

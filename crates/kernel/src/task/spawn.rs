@@ -118,7 +118,14 @@ impl Kernel {
         let Program { args, env, workdir, user, stdio } = program;
         let credentials = Arc::new(self.credentials_of(&init, &user)?);
         let root = init.fs().root;
-        let walk = |start: &Path| Walk { kernel: self, root: root.clone(), start: start.clone(), credentials: Arc::clone(&credentials), task: &init, resolve: 0 };
+        let walk = |start: &Path| Walk {
+            kernel: self,
+            root: root.clone(),
+            start: start.clone(),
+            credentials: Arc::clone(&credentials),
+            task: &init,
+            resolve: 0,
+        };
         let cwd = walk(&root).lookup(&workdir, true).map_err(SpawnError::WorkingDirectory)?;
         if cwd.inode().file_type() != FileType::Directory {
             return Err(SpawnError::WorkingDirectory(Errno::ENOTDIR));
@@ -273,12 +280,7 @@ fn find_program(walk: &Walk<'_>, name: &[u8], env: &[Vec<u8>]) -> Result<(Vec<u8
 }
 
 /// Opens descriptors 0 to 2; answers the terminal, if they are one.
-fn open_stdio(
-    kernel: &Arc<Kernel>,
-    walk: &Walk<'_>,
-    files: &FdTable,
-    stdio: Stdio,
-) -> Result<Option<Arc<crate::tty::Tty>>, SpawnError> {
+fn open_stdio(kernel: &Arc<Kernel>, walk: &Walk<'_>, files: &FdTable, stdio: Stdio) -> Result<Option<Arc<crate::tty::Tty>>, SpawnError> {
     let insert = |file: Arc<File>| files.insert(file, false, 0, u64::MAX).map(|_| ());
     match stdio {
         Stdio::Terminal { input, output, rows, columns } => {

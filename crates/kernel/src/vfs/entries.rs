@@ -86,7 +86,11 @@ pub fn remove(walk: &Walk<'_>, path: &[u8], directory: bool) -> Result<(), Errno
         return Err(Errno::EBUSY);
     }
     let inode = parent.directory.inode();
-    if directory { inode.rmdir(&parent.component)? } else { inode.unlink(&parent.component)? }
+    if directory {
+        inode.rmdir(&parent.component)?
+    } else {
+        inode.unlink(&parent.component)?
+    }
     parent.directory.name.forget(&parent.component);
     watch::entry_event(&**inode, &parent.component, file_type, raw::IN_DELETE, 0);
     if name.inode.attributes().is_ok_and(|attributes| attributes.links == 0) {

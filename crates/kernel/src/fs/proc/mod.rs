@@ -22,8 +22,8 @@ use crate::Kernel;
 use crate::vfs::Inode;
 use crate::vfs::inode::{FileType, LinkTarget};
 
-pub use status::{cpu_list, cpu_mask};
 pub use memory::command_line;
+pub use status::{cpu_list, cpu_mask};
 pub use subject::may_trace;
 
 /// `st_dev` of procfs.

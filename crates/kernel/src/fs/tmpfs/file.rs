@@ -47,7 +47,9 @@ impl TmpfsFile {
     fn charge_write(&self, object: &Object, offset: u64, length: u64) -> Result<u64, Errno> {
         let start = offset / PAGE_SIZE * PAGE_SIZE;
         let end = (offset + length).div_ceil(PAGE_SIZE) * PAGE_SIZE;
-        let fresh = if start >= object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE || object.allocated() < object.size() { end - start } else {
+        let fresh = if start >= object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE || object.allocated() < object.size() {
+            end - start
+        } else {
             end.saturating_sub(object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE)
         };
         self.node.filesystem.charge(fresh).map(|()| fresh)
@@ -86,15 +88,16 @@ impl FileOps for TmpfsFile {
         let before = object.allocated();
         let charged = self.charge_write(&object, offset, length as u64)?;
         let result = object.write_pieces(offset, length, |place, length| {
-            source.with_slices(length, |slices| {
-                let mut done = 0;
-                for slice in slices {
-                    object.memory().write(place + done as u64, slice);
-                    done += slice.len();
-                }
-                Ok(done)
-            })
-            .map_err(WriteError)
+            source
+                .with_slices(length, |slices| {
+                    let mut done = 0;
+                    for slice in slices {
+                        object.memory().write(place + done as u64, slice);
+                        done += slice.len();
+                    }
+                    Ok(done)
+                })
+                .map_err(WriteError)
         });
         self.node.filesystem.refund((charged + before).saturating_sub(object.allocated()));
         self.node.note_write();
@@ -163,4 +166,3 @@ impl FileOps for TmpfsFile {
         Ok(())
     }
 }
-

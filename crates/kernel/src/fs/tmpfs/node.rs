@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::types::Timespec;
 use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
@@ -109,8 +109,7 @@ impl Node {
         let now = crate::time::realtime();
         let links = if file_type == FileType::Directory { 2 } else { 1 };
         let (uid, gid) = owner;
-        let state =
-            State { permissions, uid, gid, links, accessed: now, modified: now, changed: now, xattrs: BTreeMap::new(), body };
+        let state = State { permissions, uid, gid, links, accessed: now, modified: now, changed: now, xattrs: BTreeMap::new(), body };
         filesystem.nodes.fetch_add(1, Ordering::Relaxed);
         let number = filesystem.new_inode();
         Arc::new(Self { filesystem, number, file_type, created: now, charged, common: InodeCommon::default(), state: RwLock::new(state) })
