@@ -63,7 +63,7 @@ const THREAD: u32 = (CLONE_VM
     | CLONE_CHILD_CLEARTID) as u32;
 
 /// Requests that terminals, pipes and sockets handed in by the caller are asked.
-const IOCTLS: &[u32] = &[libc::TIOCGWINSZ as u32, libc::TCGETS as u32, libc::FIONREAD as u32, libc::FIONBIO as u32];
+const IOCTLS: &[u32] = &[libc::TIOCGWINSZ as u32, libc::TCGETS as u32, libc::FIONREAD as u32, libc::TIOCOUTQ as u32, libc::FIONBIO as u32];
 
 const FCNTLS: &[u32] = &[
     libc::F_DUPFD_CLOEXEC as u32,

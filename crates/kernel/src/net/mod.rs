@@ -9,26 +9,29 @@
 
 pub mod budget;
 pub mod channel;
+pub mod host;
 pub mod inbox;
 pub mod inet;
 pub mod interface;
 pub mod message;
+pub mod netlink;
 pub mod options;
+pub mod report;
 pub mod rights;
 pub mod unix;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
 use crate::io::{Destination, Source};
 use crate::task::Task;
-use crate::vfs::anonymous;
+use crate::vfs::anonymous::AnonymousInode;
 use crate::vfs::file::{File, FileOps};
-use crate::vfs::inode::FileType;
+use crate::vfs::inode::{FileType, Inode, SetAttributes};
 use crate::wait::{PollEvents, WaitQueue};
 use message::{Credentials, Incoming, Outgoing};
 use options::Options;
@@ -40,6 +43,8 @@ pub struct Net {
     pub unix: Arc<unix::Names>,
     /// TCP and UDP.
     pub inet: Arc<inet::Inet>,
+    /// Numbers of netlink sockets.
+    pub netlink: Arc<netlink::Numbers>,
     /// Files that travel in messages.
     pub in_flight: Arc<rights::InFlight>,
 }
@@ -127,12 +132,24 @@ pub struct Base {
     pub endpoint: Arc<Endpoint>,
     /// What `setsockopt(2)` set.
     pub options: Mutex<Options>,
+    /// The user who made it.
+    pub owner: AtomicU32,
+    /// Number of the inode that the descriptor shows.
+    pub inode: AtomicU64,
 }
 
 impl Base {
     /// A socket's common part with default options.
     pub fn new(domain: u32, kind: Kind, protocol: u32) -> Self {
-        Self { domain, kind, protocol, endpoint: Arc::default(), options: Mutex::new(Options::new(domain, kind)) }
+        Self {
+            domain,
+            kind,
+            protocol,
+            endpoint: Arc::default(),
+            options: Mutex::new(Options::new(domain, kind)),
+            owner: AtomicU32::new(0),
+            inode: AtomicU64::new(0),
+        }
     }
 }
 
@@ -228,8 +245,22 @@ pub struct SocketFile {
 
 /// Opens a description of a socket; `flags` may hold `O_NONBLOCK`.
 pub fn open(net: &Net, socket: Arc<dyn Socket>, flags: u32) -> Arc<File> {
+    open_owned(net, socket, flags, (0, 0))
+}
+
+/// The same for a user and group.
+pub fn open_owned(net: &Net, socket: Arc<dyn Socket>, flags: u32, (uid, gid): (u32, u32)) -> Arc<File> {
+    let base = socket.base();
+    base.owner.store(uid, Ordering::Relaxed);
+    let inode = AnonymousInode::new("socket", FileType::Socket);
+    let changes = SetAttributes { permissions: Some(0o777), uid: Some(uid), gid: Some(gid), ..SetAttributes::default() };
+    // Inodes in memory always know and take these.
+    let _ = inode.set_attributes(&changes);
+    if let Ok(attributes) = inode.attributes() {
+        base.inode.store(attributes.inode, Ordering::Relaxed);
+    }
     let ops = SocketFile { socket, in_flight: Arc::clone(&net.in_flight) };
-    anonymous::open("socket", FileType::Socket, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
+    File::new(Arc::new(ops), inode, None, raw::O_RDWR | flags & raw::O_NONBLOCK)
 }
 
 /// The socket behind a file; `ENOTSOCK` if there is none.

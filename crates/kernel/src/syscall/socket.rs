@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, raw, raw_net};
 
 use super::{Arg, Args, Call, SysResult, blocking, message};
+use crate::config::Network;
 use crate::net::message::Credentials;
 use crate::net::{self, Kind, Shutdown, Socket};
 use crate::task::Task;
@@ -76,10 +77,17 @@ fn socket(task: &Arc<Task>, args: &Args) -> SysResult {
     let net = &task.kernel.net;
     let socket: Arc<dyn Socket> = match domain {
         raw_net::AF_UNIX => net::unix::socket(net, unix_kind(kind, protocol)?)?,
+        raw_net::AF_INET | raw_net::AF_INET6 if task.kernel.network == Network::Host => net::host::socket(domain, kind, protocol)?,
+        raw_net::AF_NETLINK => net::netlink::socket(net, task.kernel.network, kind, protocol)?,
         raw_net::AF_INET | raw_net::AF_INET6 => net::inet::socket(net, domain, kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     };
-    blocking::install(task, net::open(net, socket, flags), flags)
+    blocking::install(task, open(task, socket, flags), flags)
+}
+
+fn open(task: &Task, socket: Arc<dyn Socket>, flags: u32) -> Arc<File> {
+    let credentials = task.credentials();
+    net::open_owned(&task.kernel.net, socket, flags, (credentials.fsuid, credentials.fsgid))
 }
 
 fn socketpair(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -92,9 +100,9 @@ fn socketpair(task: &Arc<Task>, args: &Args) -> SysResult {
     }
     let (one, other) = net::unix::pair(net, unix_kind(kind, args.uint(2))?, Credentials::effective(task))?;
     let files = task.files();
-    let first = blocking::install(task, net::open(net, one, flags), flags)? as i32;
+    let first = blocking::install(task, open(task, one, flags), flags)? as i32;
     let remove = |fd| files.remove(fd).map(|file| files.closed(&file, task));
-    let second = match blocking::install(task, net::open(net, other, flags), flags) {
+    let second = match blocking::install(task, open(task, other, flags), flags) {
         Ok(fd) => fd as i32,
         Err(errno) => {
             let _ = remove(first);
@@ -146,7 +154,7 @@ fn accept(task: &Arc<Task>, args: &Args, flags: u32) -> SysResult {
     let file = task.file(args.int(0))?;
     let socket = net::of_file(&file)?;
     let accepted = blocking::retry(task, &*file.ops, PollEvents::READ, file.nonblocking(), deadline(&file, false), || socket.accept())?;
-    let new = net::open(&task.kernel.net, Arc::clone(&accepted), flags);
+    let new = open(task, Arc::clone(&accepted), flags);
     if args.raw(1) != 0 {
         // A peer that is gone already has no address left; Linux drops such a connection.
         let address = accepted.peer_address().map_err(|_| Errno::ECONNABORTED)?;

@@ -1,7 +1,9 @@
 //! `/proc/net`: interfaces, routes and sockets.
 
 use super::subject::Subject;
+use crate::Kernel;
 use crate::fs::generated::{Fixed, Listing, Plan};
+use crate::net::report;
 use crate::vfs::inode::FileType;
 
 /// `/proc/<pid>/net`.
@@ -14,39 +16,34 @@ fn table(text: &'static str) -> Plan {
     Plan::file(move || Ok(text.as_bytes().to_vec()))
 }
 
-const DEV: &str = "Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0
-";
 const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
-const IF_INET6: &str = "00000000000000000000000000000001 01 80 10 80       lo\n";
-const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
-const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
-const UNIX: &str = "Num       RefCount Protocol Flags    Type St Inode Path\n";
+const RAW: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
 const ARP: &str = "IP address       HW type     Flags       HW address            Mask     Device\n";
 const PACKET: &str = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n";
 const NETLINK: &str = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n";
 const PROTOCOLS: &str =
     "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re sp bi br ha uh gp em\n";
-const SOCKSTAT: &str = "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\nUDP: inuse 0 mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n";
+/// A file about the sockets of the kernel.
+fn report(subject: &Subject, make: fn(&Kernel) -> Vec<u8>) -> Plan {
+    let subject = subject.clone();
+    Plan::file(move || Ok(make(&subject.live()?.kernel)))
+}
 
 const LISTING: Listing<Subject> = &[
     ("arp", FileType::Regular, |_| table(ARP)),
-    ("dev", FileType::Regular, |_| table(DEV)),
-    ("if_inet6", FileType::Regular, |_| table(IF_INET6)),
+    ("dev", FileType::Regular, |subject| report(subject, |kernel| report::dev(kernel.network).into_bytes())),
+    ("if_inet6", FileType::Regular, |subject| report(subject, |kernel| report::if_inet6(kernel.network).into_bytes())),
     ("ipv6_route", FileType::Regular, |_| table("")),
     ("netlink", FileType::Regular, |_| table(NETLINK)),
     ("packet", FileType::Regular, |_| table(PACKET)),
     ("protocols", FileType::Regular, |_| table(PROTOCOLS)),
-    ("raw", FileType::Regular, |_| table(TCP)),
-    ("raw6", FileType::Regular, |_| table(TCP6)),
+    ("raw", FileType::Regular, |_| table(RAW)),
+    ("raw6", FileType::Regular, |_| table(RAW)),
     ("route", FileType::Regular, |_| table(ROUTE)),
-    ("sockstat", FileType::Regular, |_| table(SOCKSTAT)),
-    ("tcp", FileType::Regular, |_| table(TCP)),
-    ("tcp6", FileType::Regular, |_| table(TCP6)),
-    ("udp", FileType::Regular, |_| table(UDP)),
-    ("udp6", FileType::Regular, |_| table(UDP6)),
-    ("unix", FileType::Regular, |_| table(UNIX)),
+    ("sockstat", FileType::Regular, |subject| report(subject, |kernel| report::sockstat(&kernel.net).into_bytes())),
+    ("tcp", FileType::Regular, |subject| report(subject, |kernel| report::tcp(&kernel.net, false).into_bytes())),
+    ("tcp6", FileType::Regular, |subject| report(subject, |kernel| report::tcp(&kernel.net, true).into_bytes())),
+    ("udp", FileType::Regular, |subject| report(subject, |kernel| report::udp(&kernel.net, false).into_bytes())),
+    ("udp6", FileType::Regular, |subject| report(subject, |kernel| report::udp(&kernel.net, true).into_bytes())),
+    ("unix", FileType::Regular, |subject| report(subject, |kernel| report::unix(&kernel.net))),
 ];

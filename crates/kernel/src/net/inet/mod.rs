@@ -3,7 +3,7 @@
 pub mod address;
 pub mod ports;
 pub mod tcp;
-mod tcp_info;
+pub mod tcp_info;
 #[cfg(test)]
 mod tests;
 pub mod udp;

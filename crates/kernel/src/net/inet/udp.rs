@@ -149,7 +149,6 @@ impl UdpSocket {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
-        let number = |level, name, default: i32| options.number(level, name).filter(|value| *value >= 0).unwrap_or(default);
         if options.is_set(LEVEL_IP, IP_PKTINFO)
             && let IpAddr::V4(ip) = received.about.to.ip()
         {
@@ -159,7 +158,7 @@ impl UdpSocket {
             put(LEVEL_IP, IP_TTL, &64i32.to_ne_bytes());
         }
         if options.is_set(LEVEL_IP, IP_RECVTOS) {
-            put(LEVEL_IP, IP_TOS, &[number(LEVEL_IP, IP_TOS, 0) as u8]);
+            put(LEVEL_IP, IP_TOS, &[0]);
         }
         if options.is_set(LEVEL_IPV6, IPV6_RECVPKTINFO) {
             put(LEVEL_IPV6, IPV6_PKTINFO, &[&v6.octets()[..], &interface::LOOPBACK_INDEX.to_ne_bytes()].concat());

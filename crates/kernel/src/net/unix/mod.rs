@@ -1,6 +1,6 @@
 //! Unix sockets, `unix(7)`: streams, packets and datagrams between programs of the sandbox; never the host's.
 
-mod address;
+pub mod address;
 mod dgram;
 mod names;
 mod stream;

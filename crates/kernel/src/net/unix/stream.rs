@@ -91,6 +91,11 @@ impl StreamSocket {
         self.naming.name.address()
     }
 
+    /// Whether it waits for connections.
+    pub fn listens(&self) -> bool {
+        matches!(*self.state.lock(), State::Listening(_))
+    }
+
     /// Binds without a task: everything but paths.
     pub fn bind_to(&self, task: Option<&Arc<Task>>, address: Address) -> Result<(), Errno> {
         self.naming.bind(task, address, Bound::Stream(self.this.clone()))
