@@ -65,6 +65,7 @@ impl Kernel {
     /// `/proc` if that can be reached.
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
         let BootConfig { hostname, root, volumes, limits, network, provided_files, strace } = config;
+        Systrap::reserve().map_err(|error| BootError::Host("place the stub's code", error))?;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;
         let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso().as_ref())
             .map_err(|error| BootError::Host("start the first stub", error))?;
