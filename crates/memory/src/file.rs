@@ -1,5 +1,6 @@
 //! The memory file and its window in the kernel process.
 
+use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -49,16 +50,27 @@ unsafe impl Send for MemoryFile {}
 // SAFETY: as above; `ranges` has its own lock.
 unsafe impl Sync for MemoryFile {}
 
+/// Where a large window may lie: at random, but away from the top of the address space, where stubs have their fixed places and the host puts
+/// mappings without a wish.
+pub fn window_hint() -> *mut c_void {
+    const LOWEST: u64 = 0x1000_0000_0000;
+    const SPAN: u64 = 0x5000_0000_0000;
+    let mut bytes = [0; 8];
+    // Without randomness the window lies at the lowest place, which works as well.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    ((LOWEST + u64::from_le_bytes(bytes) % SPAN) & !0xfff) as *mut c_void
+}
+
 impl MemoryFile {
     /// Makes the file and maps it. It is sealed against shrinking, so that no mapping of it can ever fault for its size.
     pub fn new() -> std::io::Result<Arc<Self>> {
         let fd = rustix::fs::memfd_create(c"cloudpilot-memory", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&fd, FILE_SIZE)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        // SAFETY: a fresh mapping at an address of the host's choice aliases nothing.
+        // SAFETY: a fresh mapping where nothing is aliases nothing.
         let window = unsafe {
             rustix::mm::mmap(
-                std::ptr::null_mut(),
+                window_hint(),
                 FILE_SIZE as usize,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED | MapFlags::NORESERVE,

@@ -7,5 +7,5 @@ mod file;
 mod object;
 mod ranges;
 
-pub use file::{MemoryError, MemoryFile, Range};
+pub use file::{MemoryError, MemoryFile, Range, window_hint};
 pub use object::Object;

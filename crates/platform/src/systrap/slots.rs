@@ -50,7 +50,7 @@ impl Slots {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a fresh mapping at an address of the host's choice aliases nothing.
-        let window = unsafe { rustix::mm::mmap(std::ptr::null_mut(), WINDOW_SIZE as usize, protection, flags, &fd, 0)? };
+        let window = unsafe { rustix::mm::mmap(cloudpilot_memory::window_hint(), WINDOW_SIZE as usize, protection, flags, &fd, 0)? };
         // SAFETY: advice about a mapping of our own. Guests must not inherit the view of every slot.
         unsafe { rustix::mm::madvise(window, WINDOW_SIZE as usize, rustix::mm::Advice::LinuxDontFork)? };
         let window = NonNull::new(window.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
