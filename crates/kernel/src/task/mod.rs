@@ -118,6 +118,8 @@ pub struct Task {
     pub user_ns: AtomicU64,
     /// See [`user_ns`](Self::user_ns).
     pub system_ns: AtomicU64,
+    /// Nanoseconds slept in the kernel.
+    pub slept_ns: AtomicU64,
     /// Policy, priority, affinity, personality; inherited by clone.
     pub scheduling: Mutex<scheduling::Scheduling>,
     /// What a call to be restarted by `restart_syscall(2)` waits for.
@@ -180,6 +182,7 @@ impl Task {
             parent_death_signal: AtomicI32::new(0),
             user_ns: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
+            slept_ns: AtomicU64::new(0),
             scheduling: Mutex::new(parts.scheduling),
             restart: Mutex::new(None),
         })
@@ -308,9 +311,12 @@ impl Task {
 
     /// Sleeps until [`kick`](Self::kick) or the deadline; spurious wakes happen. Cores are then free for others to spin on.
     pub fn park(&self, deadline: Option<u64>) {
+        let before = crate::time::monotonic_ns();
         load::leave();
         self.parker.park(deadline);
         load::enter();
+        // What was slept counts for nobody.
+        self.slept_ns.fetch_add(crate::time::monotonic_ns().saturating_sub(before), Ordering::Relaxed);
     }
 
     /// Waits until `attempt` answers; only the end of the task ends the wait before that, and then there is no answer.
