@@ -1,0 +1,122 @@
+"""What tests stand on: a state directory of their own, `pilot` with deadlines, and a look for leftovers after each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PILOT = Path(sys.executable).parent / "pilot"
+GUESTS = Path(__file__).resolve().parent / "guests"
+LEFTOVER_PATIENCE = 5.0
+
+Result = subprocess.CompletedProcess[bytes]
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The test's own directory of sandboxes; afterwards nothing may be left in it."""
+    # Not pytest's `tmp_path`: names of sockets must be short.
+    directory = Path(tempfile.mkdtemp(prefix="cp-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    yield directory
+    deadline = time.monotonic() + LEFTOVER_PATIENCE
+    while (left := sandboxes_left(directory)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if left:
+        subprocess.run([PILOT, "kill", "--all"], check=False, timeout=30, env={**os.environ, "XDG_RUNTIME_DIR": str(directory)})
+    shutil.rmtree(directory, ignore_errors=True)
+    assert not left, "a sandbox was left behind"
+
+
+def sandboxes_left(state: Path) -> list[str]:
+    """Directories of sandboxes that still exist."""
+    root = state / "cloudpilot"
+    return sorted(os.listdir(root)) if root.is_dir() else []
+
+
+class Pilot:
+    """Runs `pilot`, never longer than a deadline."""
+
+    def __call__(self, *arguments: object, stdin: bytes | int = b"", timeout: float = 40, **options: object) -> Result:
+        command = [str(PILOT), *map(str, arguments)]
+        given = {"stdin": stdin} if isinstance(stdin, int) else {"input": stdin}
+        return subprocess.run(command, capture_output=True, timeout=timeout, check=False, **given, **options)  # type: ignore[call-overload,no-any-return]
+
+    def run(self, *arguments: object, **options: object) -> Result:
+        """Runs `pilot run`."""
+        return self("run", *arguments, **options)  # type: ignore[arg-type]
+
+    def output(self, *arguments: object, **options: object) -> str:
+        """Standard output of a `pilot run` that must succeed."""
+        result = self.run(*arguments, **options)
+        assert result.returncode == 0, (result.returncode, result.stdout[-2000:], result.stderr[-2000:])
+        return result.stdout.decode()
+
+    def script(self, text: str, *options: object, shell: str = "bash", **more: object) -> str:
+        """Standard output of a shell script that must succeed, inside, in an empty directory."""
+        return self.output(*options, "--", shell, "-euc", "mkdir -p /tmp/work; cd /tmp/work\n" + text, **more)
+
+
+@pytest.fixture
+def pilot() -> Pilot:
+    return Pilot()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts `pilot` without waiting for it; whatever still runs at the end of the test is killed."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([str(PILOT), *map(str, arguments)], **{**streams, **options})  # type: ignore[call-overload]
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait(timeout=10)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+@pytest.fixture(scope="session")
+def guests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the compiled programs of `tests/guests`."""
+    directory = tmp_path_factory.mktemp("guests")
+    for source in GUESTS.glob("*.c"):
+        target = directory / source.stem
+        subprocess.run(["gcc", "-O1", "-static", "-pthread", "-w", "-o", target, source], check=True, timeout=120)
+        target.chmod(0o755)
+    # Whoever the sandbox runs as must be able to read what it is shown.
+    for path in (directory, *list(directory.parents)[:2]):
+        path.chmod(0o755)
+    return directory
+
+
+def eventually(condition: Callable[[], object], patience: float = 10.0) -> None:
+    """Waits until something is true."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of the host is there and not only waiting to be noticed as dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
