@@ -110,7 +110,12 @@ def test_a_volume_may_be_one_file(pilot: Pilot, tmp_path: Path) -> None:
 
 def test_changes_to_the_root_stay_in_memory(pilot: Pilot) -> None:
     name = f"cloudpilot-{os.getpid()}"
-    assert pilot.output("--", "sh", "-c", f"echo x > /usr/{name}; cat /usr/{name}; rm /usr/bin/true; ls /usr/bin/true 2>/dev/null || echo gone") == "x\ngone\n"
+    assert (
+        pilot.output(
+            "--", "sh", "-c", f"echo x > /usr/{name}; cat /usr/{name}; rm /usr/bin/true; ls /usr/bin/true 2>/dev/null || echo gone"
+        )
+        == "x\ngone\n"
+    )
     assert not Path(f"/usr/{name}").exists()
     assert Path("/usr/bin/true").exists()
 
@@ -173,7 +178,7 @@ def test_no_network_but_loopback(pilot: Pilot) -> None:
     assert pilot.output("/usr/bin/python3", "-c", code) == "True\n"
 
 
-def test_unprivileged(tmp_path: Path) -> None:
+def test_unprivileged() -> None:
     """The same, as a user without rights on the host."""
     if os.geteuid() != 0:
         pytest.skip("the other tests are run without rights already")

@@ -89,7 +89,7 @@ fn refused(what: &str, path: &Path, error: impl Into<io::Error>) -> Failure {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             failure.hint("free some space there, or let XDG_RUNTIME_DIR name a directory with space")
         }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             failure.hint("let XDG_RUNTIME_DIR name a directory that you may write to")
         }
         io::ErrorKind::AlreadyExists => failure.hint("a sandbox with this id runs already, or its remains could not be removed"),

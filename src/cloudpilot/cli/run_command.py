@@ -26,7 +26,7 @@ def parser() -> Parser:
     option("--user", "-u", metavar="UID[:GID]", default="0:0", help="who it runs as inside (default: 0:0)")
     option("--hostname", metavar="NAME", help="host name inside")
     option("--memory", "-m", metavar="SIZE", help="guest memory, like `512m` (default: half of the host's)")
-    option("--cpus", metavar="N", type=float, help="CPUs' worth of time")
+    option("--cpus", metavar="N", help="CPUs' worth of time")
     option("--pids", metavar="N", type=int, help="processes and threads (default: 4096)")
     option("--network", choices=config.NETWORKS, default="none", help="`none` is loopback only, and the default")
     option("--timeout", metavar="TIME", help="end everything after this time, with status 124")
@@ -53,7 +53,7 @@ def configuration(arguments: list[str]) -> dict[str, Any]:
     env.update(config.parse_variables(given.env))
     limits = {
         "memory_bytes": None if given.memory is None else config.parse_size(given.memory),
-        "cpus": given.cpus,
+        "cpus": config.parse_cpus(given.cpus),
         "processes": _count("--pids", given.pids),
     }
     sandbox_id = config.new_id()

@@ -178,7 +178,7 @@ def configuration(
     sandbox_id = config.new_id()
     limits = {
         "memory_bytes": None if memory is None else config.parse_size(memory),
-        "cpus": cpus,
+        "cpus": config.parse_cpus(cpus),
         "processes": pids,
     }
     result: dict[str, Any] = {

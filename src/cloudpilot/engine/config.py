@@ -40,6 +40,17 @@ def parse_size(text: str | int) -> int:
         raise InvalidArgumentException(f"`{text}` is not a size", "write it like `512m` or `2g`") from None
 
 
+def parse_cpus(text: str | float | None) -> float | None:
+    """CPUs' worth of time, from `0.5` or `2`."""
+    try:
+        cpus = None if text is None else float(text)
+    except ValueError:
+        cpus = -1.0
+    if cpus is not None and not 0.01 <= cpus <= 1e6:
+        raise InvalidArgumentException(f"The CPU limit `{text}` is not possible", "give at least 0.01 CPUs")
+    return cpus
+
+
 def parse_duration(text: str | float) -> float:
     """Seconds from `1.5`, `10s`, `5m`, `2h`."""
     if not isinstance(text, str):
