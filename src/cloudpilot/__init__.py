@@ -7,9 +7,10 @@
 The names are E2B's, so that code moves over where the meaning is the same. Names are loaded when they are first used.
 """
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
+
+# What type checkers take for true; the real one would import `typing`, which costs more than everything here.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from cloudpilot.async_sandbox import (

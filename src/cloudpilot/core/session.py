@@ -12,12 +12,13 @@ from cloudpilot.engine import config, paths, records, wall
 from cloudpilot.engine.client import REQUEST_TIMEOUT, Client
 from cloudpilot.engine.pending import Pending
 from cloudpilot.engine.reactor import reactor
-from cloudpilot.errors import InvalidArgumentException, SandboxEndedException, SandboxException
+from cloudpilot.errors import InvalidArgumentException, SandboxEndedException, SandboxException, TimeoutException
 from cloudpilot.types import SandboxInfo
 
 if TYPE_CHECKING:
     from cloudpilot.core.command import Command
 
+_END_PAUSE = 0.005
 _REASON_PATIENCE = 2.0
 """Seconds between the end of a connection and the news of why; without news the sandbox itself may live."""
 
@@ -200,8 +201,12 @@ async def _shut_down(session: Session) -> bool:
         await session.client.call("shutdown", {}, timeout=wall.END_TIMEOUT)
     except SandboxEndedException:
         pass
-    reactor().limit(session.closed, wall.END_TIMEOUT, "The end of the sandbox")  # type: ignore[arg-type]
-    await session.closed
+    # It is gone when its directory is, which its watchers remove last.
+    deadline = time.monotonic() + wall.END_TIMEOUT
+    while records.exists(session.id):
+        if time.monotonic() > deadline:
+            raise TimeoutException(f"The sandbox `{session.id}` has not ended within {wall.END_TIMEOUT:g} s", "try `pilot kill`")
+        await reactor().pause(_END_PAUSE)
     return True
 
 

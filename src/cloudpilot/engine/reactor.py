@@ -83,6 +83,12 @@ class Reactor:
         self.limit(pending, seconds, what)  # type: ignore[arg-type]
         return pending
 
+    def pause(self, seconds: float) -> Pending[None]:
+        """Pending for that time."""
+        pending: Pending[None] = Pending()
+        self.after(seconds, lambda: void(pending.resolve(None)))
+        return pending
+
     def _run(self) -> None:
         while True:
             for descriptor, _ in self._epoll.poll(self._next_deadline()):

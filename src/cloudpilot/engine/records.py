@@ -57,6 +57,11 @@ def read(sandbox_id: str) -> Record | None:
         return None
 
 
+def exists(sandbox_id: str) -> bool:
+    """Whether anything of a sandbox is left."""
+    return os.path.exists(paths.state_dir(sandbox_id))
+
+
 def running() -> list[Record]:
     """All sandboxes of this user that run, the oldest first."""
     try:
