@@ -166,6 +166,10 @@ pub trait GuestThread: Executor + Send {
     /// Removes every mapping (exec as the only user of the address space).
     fn clear(&mut self) -> Result<(), Gone>;
 
+    /// Says that no other thread lives in this address space, until [`spawn_thread`](Self::spawn_thread): changes of mappings may then wait for the
+    /// next [`run`](Self::run), and are made on the way.
+    fn set_alone(&mut self) {}
+
     /// For other threads to stop this one.
     fn interrupter(&self) -> Arc<dyn Interrupter>;
 

@@ -43,6 +43,9 @@ fn enter_guest(task: &Task) -> Option<Stop> {
     let cpu = &mut *cpu;
     if let Some(mm) = &*task.mm.lock() {
         mm.renew(&mut *cpu.guest);
+        if !mm.is_shared() {
+            cpu.guest.set_alone();
+        }
     }
     task.in_guest.store(true, Ordering::SeqCst);
     // Whoever adds work now sees that the guest runs, and interrupts it; whoever did before is seen here.

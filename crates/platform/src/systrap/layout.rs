@@ -34,6 +34,8 @@ pub const TURN_EXIT: u32 = 3;
 pub const TURN_GONE: u32 = 4;
 /// The kernel's: the thread has read its last word of the slot and is about to end.
 pub const TURN_EXITED: u32 = 5;
+/// The stub's: make the host calls in [`Header::calls`], then resume the guest.
+pub const TURN_CALLS_RESUME: u32 = 6;
 
 /// A host call for the stub to make.
 #[repr(C)]

@@ -48,7 +48,10 @@ global_asm!(
     "66: mov dword ptr [rbx + 4], 0",
     "7:  cmp eax, 1",
     "    je 8f",
+    "    mov r15d, eax",
     "    cmp eax, 2",
+    "    je 9f",
+    "    cmp eax, 6",
     "    je 9f",
     "    mov dword ptr [rbx], 5", // exit: the last access to the slot
     "    xor edi, edi",
@@ -62,7 +65,7 @@ global_asm!(
     "9:  mov r12d, [rbx + 20]", // calls
     "    lea r13, [rbx + 64]",
     "10: test r12d, r12d",
-    "    jz 2b",
+    "    jz 13f",
     "    mov rax, [r13]",
     "    mov rdi, [r13 + 8]",
     "    mov rsi, [r13 + 16]",
@@ -81,6 +84,9 @@ global_asm!(
     "    jmp 10b",
     "12: mov rbx, r14",
     "    jmp 3b",
+    "13: cmp r15d, 6", // calls are done: post, or resume at once
+    "    je 8b",
+    "    jmp 2b",
     ".globl cloudpilot_stub_end",
     "cloudpilot_stub_end:",
     ".popsection",

@@ -7,8 +7,8 @@ use cloudpilot_abi::raw;
 use super::Shared;
 use super::filter::{FORK_FLAGS, THREAD_FLAGS};
 use super::layout::{
-    CALLS, GUEST_END, Header, HostCall, SLOT_SIZE, TURN_CALLS, TURN_EXIT, TURN_KERNEL, TURN_RESUME, UCONTEXT_ERROR, UCONTEXT_FAULT_ADDRESS,
-    UCONTEXT_FLOATING_POINT, UCONTEXT_REGISTERS, UCONTEXT_SIZE, UCONTEXT_STACK, UCONTEXT_TRAP,
+    CALLS, GUEST_END, Header, HostCall, SLOT_SIZE, TURN_CALLS, TURN_CALLS_RESUME, TURN_EXIT, TURN_KERNEL, TURN_RESUME, UCONTEXT_ERROR,
+    UCONTEXT_FAULT_ADDRESS, UCONTEXT_FLOATING_POINT, UCONTEXT_REGISTERS, UCONTEXT_SIZE, UCONTEXT_STACK, UCONTEXT_TRAP,
 };
 use super::slots::Slots;
 use super::wait;
@@ -53,6 +53,10 @@ pub(crate) struct SystrapThread {
     context: u64,
     /// The stub still works on a batch that was handed over at birth.
     newborn: bool,
+    /// Calls whose results nobody needs, to be made before the guest runs on.
+    pending: Vec<HostCall>,
+    /// Whether such calls may wait: the only thread of its address space is stopped, so that nobody sees the old mappings meanwhile.
+    alone: bool,
     finished: bool,
 }
 
@@ -81,7 +85,7 @@ impl Interrupter for Signaller {
 
 impl SystrapThread {
     pub(crate) fn new(shared: Arc<Shared>, slot: u32, process: i32, thread: i32) -> Self {
-        Self { shared, slot, process, thread, context: 0, newborn: false, finished: false }
+        Self { shared, slot, process, thread, context: 0, newborn: false, pending: Vec::new(), alone: false, finished: false }
     }
 
     fn header(&self) -> &Header {
@@ -144,6 +148,21 @@ impl SystrapThread {
     /// Lets the stub make calls; their results are the guest's to forge, so nothing of ours may depend on their truth.
     pub(crate) fn call_all(&mut self, calls: &mut [HostCall]) -> Result<(), Gone> {
         self.finish_birth()?;
+        let before = self.pending.len();
+        if before + calls.len() > CALLS {
+            self.flush()?;
+            return self.submit(calls);
+        }
+        let mut batch = std::mem::take(&mut self.pending);
+        batch.extend_from_slice(calls);
+        let result = self.submit(&mut batch);
+        calls.copy_from_slice(&batch[before..]);
+        batch.clear();
+        self.pending = batch;
+        result
+    }
+
+    fn submit(&mut self, calls: &mut [HostCall]) -> Result<(), Gone> {
         for batch in calls.chunks_mut(CALLS) {
             self.post(self.slot, batch);
             if wait::hand_over(self.header(), TURN_CALLS) != TURN_KERNEL {
@@ -153,6 +172,28 @@ impl SystrapThread {
                 call.result = self.word((64 + index * size_of::<HostCall>() + 56) as u64);
             }
         }
+        Ok(())
+    }
+
+    /// Makes the calls that wait.
+    fn flush(&mut self) -> Result<(), Gone> {
+        let mut batch = std::mem::take(&mut self.pending);
+        let result = if batch.is_empty() { Ok(()) } else { self.submit(&mut batch) };
+        batch.clear();
+        self.pending = batch;
+        result
+    }
+
+    /// Makes a call whose result nobody needs: now, or together with the next one.
+    fn call_blindly(&mut self, number: u32, args: &[u64]) -> Result<(), Gone> {
+        if !self.alone {
+            return self.call(number, args).map(|_| ());
+        }
+        self.finish_birth()?;
+        if self.pending.len() == CALLS {
+            self.flush()?;
+        }
+        self.pending.push(HostCall::new(number, args));
         Ok(())
     }
 
@@ -280,15 +321,15 @@ impl Executor for SystrapThread {
             Backing::None => return self.unmap(address, length),
         };
         let args = [address, length, u64::from(protection), u64::from(flags | raw::MAP_FIXED), fd as u64, offset];
-        self.call(raw::__NR_mmap, &args).map(|_| ())
+        self.call_blindly(raw::__NR_mmap, &args)
     }
 
     fn unmap(&mut self, address: u64, length: u64) -> Result<(), Gone> {
-        self.call(raw::__NR_munmap, &[address, length]).map(|_| ())
+        self.call_blindly(raw::__NR_munmap, &[address, length])
     }
 
     fn protect(&mut self, address: u64, length: u64, protection: Protection) -> Result<(), Gone> {
-        self.call(raw::__NR_mprotect, &[address, length, u64::from(protection)]).map(|_| ())
+        self.call_blindly(raw::__NR_mprotect, &[address, length, u64::from(protection)])
     }
 }
 
@@ -300,7 +341,13 @@ impl GuestThread for SystrapThread {
         self.set_word(self.context + UCONTEXT_REGISTERS, *registers);
         let resume = Slots::guest_address(self.slot) + self.context;
         self.set_word(std::mem::offset_of!(Header, resume) as u64, resume);
-        if wait::hand_over(self.header(), TURN_RESUME) != TURN_KERNEL || !self.note_stop() {
+        let mut turn = TURN_RESUME;
+        if !self.pending.is_empty() {
+            self.post(self.slot, &self.pending);
+            self.pending.clear();
+            turn = TURN_CALLS_RESUME;
+        }
+        if wait::hand_over(self.header(), turn) != TURN_KERNEL || !self.note_stop() {
             return Stop::Gone;
         }
         *registers = self.registers();
@@ -356,7 +403,7 @@ impl GuestThread for SystrapThread {
     }
 
     fn set_fs_base(&mut self, base: u64) -> Result<(), Gone> {
-        self.call(raw::__NR_arch_prctl, &[0x1002, base]).map(|_| ())
+        self.call_blindly(raw::__NR_arch_prctl, &[0x1002, base])
     }
 
     fn gs_base(&mut self) -> Result<u64, Gone> {
@@ -364,11 +411,12 @@ impl GuestThread for SystrapThread {
     }
 
     fn set_gs_base(&mut self, base: u64) -> Result<(), Gone> {
-        self.call(raw::__NR_arch_prctl, &[0x1001, base]).map(|_| ())
+        self.call_blindly(raw::__NR_arch_prctl, &[0x1001, base])
     }
 
     fn spawn_thread(&mut self) -> Result<Box<dyn GuestThread>, SpawnError> {
         self.finish_birth()?;
+        self.alone = false;
         let (slot, mapped) = self.shared.slots.allocate_for_thread(self.process).ok_or(SpawnError::Refused(libc::EAGAIN))?;
         self.copy_stop(slot);
         self.post(slot, &[]);
@@ -402,6 +450,10 @@ impl GuestThread for SystrapThread {
         self.unmap(0, GUEST_END)
     }
 
+    fn set_alone(&mut self) {
+        self.alone = true;
+    }
+
     fn interrupter(&self) -> Arc<dyn Interrupter> {
         Arc::new(Signaller { shared: Arc::clone(&self.shared), slot: self.slot, process: self.process, thread: self.thread })
     }
@@ -420,6 +472,8 @@ impl SystrapThread {
     /// `ARCH_GET_FS` and `ARCH_GET_GS` write to memory: to the last call's result word, which no single call uses.
     fn segment_base(&mut self, code: u64) -> Result<u64, Gone> {
         let offset = (64 + (CALLS - 1) * size_of::<HostCall>() + 56) as u64;
+        self.finish_birth()?;
+        self.flush()?;
         self.call(raw::__NR_arch_prctl, &[code, Slots::guest_address(self.slot) + offset])?;
         Ok(self.word(offset))
     }

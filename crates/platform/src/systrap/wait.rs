@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::futex;
 
-use super::layout::{Header, TURN_CALLS, TURN_RESUME};
+use super::layout::{Header, TURN_CALLS, TURN_CALLS_RESUME, TURN_RESUME};
 
 /// Turns of a waiting loop before it sleeps: about 50 us, longer than one sleep and wake together, so that a peer which answers sooner is
 /// always waited for awake. One turn is a `PAUSE`, 25 to 40 ns on current processors.
@@ -59,7 +59,7 @@ pub mod load {
 
 /// Hands the turn to the stub, waits until it comes back, and answers what it came back as.
 pub fn hand_over(header: &Header, turn: u32) -> u32 {
-    debug_assert!(turn == TURN_RESUME || turn == TURN_CALLS);
+    debug_assert!(matches!(turn, TURN_RESUME | TURN_CALLS | TURN_CALLS_RESUME));
     give(header, turn);
     take(header, turn)
 }
