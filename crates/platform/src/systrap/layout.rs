@@ -19,6 +19,8 @@ pub const SLOTS: u64 = 0x7ff2_0000_0000;
 pub const SLOT_SIZE: u64 = 0x8000;
 /// Most guest threads of one sandbox; with [`SLOT_SIZE`] this bounds the slot window to 2 GiB of address space.
 pub const SLOT_COUNT: u32 = 65_536;
+/// Selector of a segment whose limit Linux sets to the number of the core (and, from bit 12 on, its node): for `LSL`, which costs no call.
+pub const CORE_SEGMENT: u32 = 0x7b;
 /// Highest address the host gives to processes.
 pub const HOST_END: u64 = 0x7fff_ffff_f000;
 
@@ -88,8 +90,10 @@ pub struct Header {
     pub context: u64,
     /// Address of the `ucontext_t` to resume from.
     pub resume: u64,
+    /// The core that the guest thread ran on when it stopped, as [`core`](super::wait::core) has it.
+    pub core: u32,
     /// Keeps `calls` on a cache line of its own.
-    pub pad: [u64; 2],
+    pub pad: [u32; 3],
     /// The batch.
     pub calls: [HostCall; CALLS],
 }
@@ -97,6 +101,7 @@ pub struct Header {
 const _: () = assert!(size_of::<Header>() <= 4096);
 const _: () = assert!(core::mem::offset_of!(Header, calls) == 64);
 const _: () = assert!(core::mem::offset_of!(Header, resume) == 40);
+const _: () = assert!(core::mem::offset_of!(Header, core) == 48);
 const _: () = assert!(size_of::<HostCall>() == 64);
 
 /// `ucontext_t` of x86-64: where the general registers start.

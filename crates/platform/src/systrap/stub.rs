@@ -3,7 +3,7 @@
 
 use core::arch::global_asm;
 
-use super::layout::{SLOT_SIZE, STUB_CODE};
+use super::layout::{CORE_SEGMENT, SLOT_SIZE, STUB_CODE};
 
 global_asm!(
     ".pushsection .text.cloudpilot_stub, \"ax\", @progbits",
@@ -15,6 +15,9 @@ global_asm!(
     "    mov [rbx + 16], edi",
     "    mov [rbx + 24], rsi",
     "    mov [rbx + 32], rdx",
+    "    mov eax, {core_segment}",
+    "    lsl ecx, eax",
+    "    mov [rbx + 48], ecx",
     "2:  xor eax, eax", // post: hand the turn to the kernel
     "    xchg [rbx], eax",
     "    cmp dword ptr [rbx + 8], 0",
@@ -91,6 +94,7 @@ global_asm!(
     "cloudpilot_stub_end:",
     ".popsection",
     slot_size = const SLOT_SIZE,
+    core_segment = const CORE_SEGMENT,
 );
 
 unsafe extern "C" {

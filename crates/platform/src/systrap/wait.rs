@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::futex;
 
-use super::layout::{Header, TURN_CALLS, TURN_CALLS_RESUME, TURN_RESUME};
+use super::layout::{CORE_SEGMENT, Header, TURN_CALLS, TURN_CALLS_RESUME, TURN_RESUME};
 
 /// Turns of a waiting loop before it sleeps: about 50 us, longer than one sleep and wake together, so that a peer which answers sooner is
 /// always waited for awake. One turn is a `PAUSE`, 25 to 40 ns on current processors.
@@ -57,6 +57,22 @@ pub mod load {
     }
 }
 
+/// The core that this thread runs on, and its node.
+fn core() -> u32 {
+    let number: u32;
+    // SAFETY: reads the limit of a segment that Linux has for this purpose; touches no memory.
+    unsafe { std::arch::asm!("lsl {0:e}, {1:e}", out(reg) number, in(reg) CORE_SEGMENT, options(nomem, nostack)) };
+    number
+}
+
+/// Whether waiting awake pays: there are cores enough, and the guest thread stopped on another one than ours. On the same core it could not
+/// run before we sleep, nor we before it does. (What the guest writes there decides about nothing else.)
+fn may_spin(header: &Header) -> bool {
+    // SAFETY: the header is valid; read once, since the guest may write to it.
+    let other = unsafe { (&raw const header.core).read_volatile() };
+    load::may_spin() && core() != other
+}
+
 /// Hands the turn to the stub, waits until it comes back, and answers what it came back as.
 pub fn hand_over(header: &Header, turn: u32) -> u32 {
     debug_assert!(matches!(turn, TURN_RESUME | TURN_CALLS | TURN_CALLS_RESUME));
@@ -66,7 +82,7 @@ pub fn hand_over(header: &Header, turn: u32) -> u32 {
 
 /// Hands the turn to the stub. A slot whose process is dead stays so.
 pub fn give(header: &Header, turn: u32) {
-    let spin = if load::may_spin() { SPIN_TURNS } else { 0 };
+    let spin = if may_spin(header) { SPIN_TURNS } else { 0 };
     header.spin.store(spin, Ordering::Relaxed);
     let given = header.turn.compare_exchange(super::layout::TURN_KERNEL, turn, Ordering::SeqCst, Ordering::SeqCst);
     if given.is_ok() && header.stub_sleeping.load(Ordering::SeqCst) != 0 {
@@ -76,7 +92,7 @@ pub fn give(header: &Header, turn: u32) {
 
 /// Waits for the turn to be no longer `turn`.
 pub fn take(header: &Header, turn: u32) -> u32 {
-    if load::may_spin() {
+    if may_spin(header) {
         for _ in 0..SPIN_TURNS {
             let now = header.turn.load(Ordering::Acquire);
             if now != turn {
