@@ -126,7 +126,6 @@ impl Channel {
             return match self.reader.take_error() {
                 Some(errno) => Err(errno),
                 None if ended => Ok(Taken::default()),
-                None if destination.remaining() == 0 && !self.packets => Ok(Taken::default()),
                 None => Err(Errno::EAGAIN),
             };
         }
@@ -211,10 +210,9 @@ impl Channel {
         }
     }
 
-    /// Length of what one read could get at most: all bytes, or the first packet (`FIONREAD`).
-    pub fn next_length(&self) -> usize {
-        let state = self.state.lock();
-        if self.packets { state.segments.front().map_or(0, |segment| segment.bytes.len()) } else { state.bytes }
+    /// Bytes that wait, of all packets (`FIONREAD`).
+    pub fn length(&self) -> usize {
+        self.state.lock().bytes
     }
 
     /// Shows the files that wait.

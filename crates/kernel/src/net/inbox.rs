@@ -153,17 +153,21 @@ impl<A: Clone> Inbox<A> {
         self.state.lock().queue.front().map_or(0, |datagram| datagram.bytes.len())
     }
 
-    /// Takes no more, drops what is there. Answers whether there was something.
-    pub fn close(&self) -> bool {
+    /// Takes no more, drops what is there.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.clear();
+    }
+
+    /// Drops what is there.
+    pub fn clear(&self) {
         let mut state = self.state.lock();
-        state.closed = true;
         let left = std::mem::take(&mut state.queue);
         let starved = std::mem::take(&mut state.starved);
         state.weight = 0;
         drop(state);
         left.iter().for_each(|datagram| budget::release(datagram.bytes.len()));
         starved.iter().filter_map(Weak::upgrade).for_each(|sender| sender.writable());
-        !left.is_empty()
     }
 
     /// Shows the files that wait.

@@ -295,6 +295,10 @@ impl FileOps for SocketFile {
         self.socket.watch(on);
     }
 
+    fn signals_broken_pipe(&self) -> bool {
+        self.socket.base().kind == Kind::Stream
+    }
+
     fn timeout(&self, writing: bool) -> Option<u64> {
         let options = self.socket.base().options.lock();
         if writing { options.send_timeout } else { options.receive_timeout }

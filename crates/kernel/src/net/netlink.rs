@@ -170,6 +170,8 @@ fn address(interface: &Interface, ip: IpAddr, prefix: u8) -> Vec<u8> {
         attribute(&mut body, 2, &octets);
         attribute(&mut body, 3, &[interface.name, b"\0"].concat());
     }
+    // Valid for ever.
+    attribute(&mut body, 6, bytemuck::bytes_of(&[u32::MAX, u32::MAX, 0, 0]));
     attribute(&mut body, 8, &u32::from(PERMANENT).to_ne_bytes());
     body
 }

@@ -211,7 +211,7 @@ fn find(base: &Base, level: i32, name: i32) -> Result<&'static Number, Errno> {
         LEVEL_IPV6 if base.domain == raw_net::AF_INET6 => INTERNET,
         LEVEL_TCP if internet && base.kind == Kind::Stream => TCP,
         LEVEL_UDP if internet && base.kind == Kind::Datagram => UDP,
-        _ if base.domain == raw_net::AF_UNIX => return Err(Errno::EOPNOTSUPP),
+        _ if internet || base.domain == raw_net::AF_UNIX => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::ENOPROTOOPT),
     };
     table.iter().find(|number| (number.0, number.1) == (level, name)).ok_or(Errno::ENOPROTOOPT)

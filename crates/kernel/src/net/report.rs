@@ -74,7 +74,7 @@ pub fn unix(net: &Net) -> Vec<u8> {
     let mut text = b"Num       RefCount Protocol Flags    Type St Inode Path\n".to_vec();
     for bound in net.unix.all() {
         let (base, listens, connected, name) = match &bound {
-            Bound::Stream(socket) => match socket.upgrade() {
+            Bound::Stream(_, socket) => match socket.upgrade() {
                 Some(socket) => {
                     (owner(socket.base()), socket.listens(), socket.peer_address().is_ok(), (socket.base().kind, socket.address()))
                 }

@@ -29,7 +29,7 @@ impl Drop for Watching<'_> {
 }
 
 /// Calls `attempt` until it answers something else than `EAGAIN`, waiting for `mask` in between; `nonblocking` calls answer `EAGAIN` at once.
-/// A signal ends the wait with `ERESTARTSYS`, the deadline (host's monotonic clock) with `EAGAIN`.
+/// A signal ends the wait with `ERESTARTSYS` (`EINTR` if there is a deadline), the deadline (host's monotonic clock) with `EAGAIN`.
 pub fn retry<T>(
     task: &Task,
     ops: &dyn FileOps,
@@ -50,6 +50,8 @@ pub fn retry<T>(
     });
     match waited {
         Ok(result) => result,
+        // A restarted call would wait its whole time again.
+        Err(WaitError::Interrupted) if deadline.is_some() => Err(Errno::EINTR),
         Err(WaitError::Interrupted) => Err(Errno::ERESTARTSYS),
         Err(WaitError::TimedOut) => Err(Errno::EAGAIN),
     }
@@ -146,7 +148,7 @@ pub fn write(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>,
                 }
             }
             Err(errno) => {
-                if errno == Errno::EPIPE {
+                if errno == Errno::EPIPE && file.ops.signals_broken_pipe() {
                     send_to_self(task, raw::SIGPIPE as i32);
                 }
                 break if total > 0 { Ok(total) } else { Err(errno) };

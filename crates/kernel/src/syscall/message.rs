@@ -83,7 +83,7 @@ fn send(task: &Task, file: &File, source: &mut Source<'_>, message: &mut Outgoin
                 }
             }
             Err(errno) => {
-                if errno == Errno::EPIPE && message.flags & MSG_NOSIGNAL == 0 && socket.base().kind != Kind::Datagram {
+                if errno == Errno::EPIPE && message.flags & MSG_NOSIGNAL == 0 && stream {
                     blocking::send_to_self(task, raw::SIGPIPE as i32);
                 }
                 return if total > 0 { Ok(total) } else { Err(errno) };

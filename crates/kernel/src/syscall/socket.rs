@@ -76,7 +76,7 @@ fn socket(task: &Arc<Task>, args: &Args) -> SysResult {
     let (kind, flags) = decode_type(args.uint(1))?;
     let net = &task.kernel.net;
     let socket: Arc<dyn Socket> = match domain {
-        raw_net::AF_UNIX => net::unix::socket(net, unix_kind(kind, protocol)?)?,
+        raw_net::AF_UNIX => net::unix::socket(net, unix_kind(kind, protocol)?),
         raw_net::AF_INET | raw_net::AF_INET6 if task.kernel.network == Network::Host => net::host::socket(domain, kind, protocol)?,
         raw_net::AF_NETLINK => net::netlink::socket(net, task.kernel.network, kind, protocol)?,
         raw_net::AF_INET | raw_net::AF_INET6 => net::inet::socket(net, domain, kind, protocol)?,
@@ -98,7 +98,7 @@ fn socketpair(task: &Arc<Task>, args: &Args) -> SysResult {
         raw_net::AF_INET | raw_net::AF_INET6 | raw_net::AF_NETLINK => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::EAFNOSUPPORT),
     }
-    let (one, other) = net::unix::pair(net, unix_kind(kind, args.uint(2))?, Credentials::effective(task))?;
+    let (one, other) = net::unix::pair(net, unix_kind(kind, args.uint(2))?, Credentials::effective(task));
     let files = task.files();
     let first = blocking::install(task, open(task, one, flags), flags)? as i32;
     let remove = |fd| files.remove(fd).map(|file| files.closed(&file, task));

@@ -77,6 +77,11 @@ pub trait FileOps: Any + Send + Sync {
         None
     }
 
+    /// Whether a write that fails with `EPIPE` also raises `SIGPIPE`.
+    fn signals_broken_pipe(&self) -> bool {
+        true
+    }
+
     /// Longest wait of a read or write, nanoseconds, after which it fails with `EAGAIN` (a socket's `SO_RCVTIMEO` and `SO_SNDTIMEO`).
     fn timeout(&self, _writing: bool) -> Option<u64> {
         None

@@ -30,6 +30,7 @@ pub fn family(bytes: &[u8]) -> Result<u32, Errno> {
 pub fn decode(domain: u32, bytes: &[u8]) -> Result<Given, Errno> {
     match (family(bytes)?, domain) {
         (raw_net::AF_UNSPEC, _) => Ok(Given::Unspecified),
+        (_, INET6) if bytes.len() < SIZE_INET6_SHORT => Err(Errno::EINVAL),
         (INET, INET) => decode_v4(bytes).map(Given::Address),
         (INET6, INET6) => decode_v6(bytes).map(Given::Address),
         _ => Err(Errno::EAFNOSUPPORT),

@@ -48,6 +48,14 @@ struct Connection {
     refused: bool,
 }
 
+impl Connection {
+    /// Nothing more can go either way.
+    fn is_over(&self) -> bool {
+        let incoming = self.incoming.status(false);
+        incoming.reset || self.refused || incoming.writer_done && self.outgoing.status(false).writer_done
+    }
+}
+
 enum Phase {
     Idle,
     Listening(Listener),
@@ -62,6 +70,8 @@ struct State {
     remote: Option<SocketAddr>,
     /// `bind(2)` chose the port.
     bound: bool,
+    /// An attempt to connect failed that nobody waited for.
+    failed: bool,
     closed: bool,
 }
 
@@ -101,6 +111,7 @@ impl TcpSocket {
                 local: address::any(domain),
                 remote: None,
                 bound: false,
+                failed: false,
                 closed: false,
             }),
             this: this.clone(),
@@ -165,6 +176,7 @@ impl TcpSocket {
             Phase::Connecting => return Err(if nonblocking { Errno::EALREADY } else { Errno::EINPROGRESS }),
             Phase::Idle => {}
         }
+        state.failed = false;
         // An error left by an attempt that nobody waited for belongs to that attempt.
         if let Some(errno) = self.base.endpoint.take_error() {
             return Err(errno);
@@ -191,6 +203,7 @@ impl TcpSocket {
             }
             Outcome::Refused => {
                 self.forget_connection(&mut state);
+                state.failed = nonblocking;
                 drop((state, connecting));
                 if nonblocking {
                     self.base.endpoint.set_error(Errno::ECONNREFUSED);
@@ -311,6 +324,7 @@ impl TcpSocket {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Connecting) {
             self.forget_connection(&mut state);
+            state.failed = true;
             drop(state);
             self.base.endpoint.set_error(Errno::ECONNREFUSED);
         }
@@ -343,7 +357,7 @@ impl TcpSocket {
         }
         let (receiving, sending) = match (&channels, &state.phase) {
             (Some((incoming, outgoing)), _) => (incoming.status(false).bytes, outgoing.status(false).bytes),
-            (None, Phase::Listening(listener)) => (listener.ready.len(), listener.backlog),
+            (None, Phase::Listening(listener)) => (listener.ready.len(), 0),
             (None, _) => (0, 0),
         };
         let remote = state.remote.unwrap_or_else(|| address::any(self.base.domain));
@@ -471,6 +485,7 @@ impl Socket for TcpSocket {
     fn shutdown(&self, how: Shutdown) -> Result<(), Errno> {
         match &self.state.lock().phase {
             Phase::Idle => return Err(Errno::ENOTCONN),
+            Phase::Connected(connection) if connection.is_over() => return Err(Errno::ENOTCONN),
             Phase::Connected(connection) => {
                 if how.read {
                     connection.incoming.end_early();
@@ -494,7 +509,7 @@ impl Socket for TcpSocket {
     fn peer_address(&self) -> Result<Vec<u8>, Errno> {
         let state = self.state.lock();
         match (&state.phase, state.remote) {
-            (Phase::Connected(_), Some(remote)) => Ok(address::encode(self.base.domain, remote)),
+            (Phase::Connected(connection), Some(remote)) if !connection.is_over() => Ok(address::encode(self.base.domain, remote)),
             _ => Err(Errno::ENOTCONN),
         }
     }
@@ -552,13 +567,18 @@ impl Socket for TcpSocket {
 
     fn poll(&self) -> PollEvents {
         let error = if self.base.endpoint.has_error() { PollEvents::ERR } else { PollEvents::empty() };
-        let (incoming, outgoing) = match &self.state.lock().phase {
+        let state = self.state.lock();
+        let refused;
+        let (incoming, outgoing) = match &state.phase {
             // A failed attempt ends reading too.
-            Phase::Idle if !error.is_empty() => return OUT | IN | PollEvents::HUP | PollEvents::RDHUP | error,
+            Phase::Idle if state.failed => return OUT | IN | PollEvents::HUP | PollEvents::RDHUP | error,
             Phase::Idle => return OUT | PollEvents::HUP,
             Phase::Connecting => return error,
             Phase::Listening(listener) => return if listener.ready.is_empty() { error } else { IN | error },
-            Phase::Connected(connection) => (connection.incoming.status(false), connection.outgoing.status(true)),
+            Phase::Connected(connection) => {
+                refused = connection.refused;
+                (connection.incoming.status(false), connection.outgoing.status(true))
+            }
         };
         let reads_end = incoming.writer_done || incoming.end_early;
         let mut events = error;
@@ -568,7 +588,7 @@ impl Socket for TcpSocket {
         if reads_end {
             events |= PollEvents::RDHUP;
         }
-        if incoming.reset || reads_end && outgoing.writer_done {
+        if incoming.reset || refused || reads_end && outgoing.writer_done {
             events |= PollEvents::HUP;
         }
         if outgoing.room || outgoing.writer_done || outgoing.reader_done {
@@ -582,7 +602,7 @@ impl Socket for TcpSocket {
             return Err(Errno::EINVAL);
         }
         let length = match (request, self.channels()) {
-            (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.next_length(),
+            (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.length(),
             (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
             (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => 0,
             _ => return interface::ioctl(task, request, argument),

@@ -198,6 +198,9 @@ impl Socket for UdpSocket {
     }
 
     fn connect(&self, task: &Arc<Task>, address: &[u8], _nonblocking: bool) -> Result<(), Errno> {
+        if address::family(address)? == raw_net::AF_INET {
+            return self.connect_to(Some(task), address::decode_v4(address)?);
+        }
         match address::decode(self.base.domain, address)? {
             Given::Address(to) => self.connect_to(Some(task), to),
             Given::Unspecified => {

@@ -70,14 +70,29 @@ impl DatagramSocket {
         if self.base.options.lock().has(raw_net::SO_PASSCRED) {
             self.naming.bind_if_unnamed(Bound::Datagram(self.this.clone()))?;
         }
-        self.state.lock().peer = Some(Arc::downgrade(&peer));
+        self.set_peer(Some(Arc::downgrade(&peer)));
         self.base.endpoint.writable();
         Ok(())
     }
 
+    /// Changes the peer. One that was connected with this socket learns that it no longer is; what it sent is lost.
+    fn set_peer(&self, peer: Option<Weak<Self>>) {
+        let old = std::mem::replace(&mut self.state.lock().peer, peer.clone());
+        let Some(old) = old else { return };
+        if peer.is_some_and(|peer| peer.ptr_eq(&old)) {
+            return;
+        }
+        self.inbox.clear();
+        if let Some(old) = old.upgrade()
+            && old.peer().is_some_and(|back| std::ptr::eq(back.as_ptr(), self))
+        {
+            old.base.endpoint.set_error(Errno::ECONNRESET);
+        }
+    }
+
     /// The socket at an address, if it takes messages from this one.
     fn find(&self, task: Option<&Arc<Task>>, address: &Address) -> Result<Arc<Self>, Errno> {
-        let Bound::Datagram(socket) = self.naming.names().find(task, address)? else { return Err(Errno::EPROTOTYPE) };
+        let Bound::Datagram(socket) = self.naming.names().find(task, address, Kind::Datagram)? else { return Err(Errno::EPROTOTYPE) };
         let socket = socket.upgrade().ok_or(Errno::ECONNREFUSED)?;
         if socket.takes_from(self) { Ok(socket) } else { Err(Errno::EPERM) }
     }
@@ -110,7 +125,7 @@ impl Socket for DatagramSocket {
 
     fn connect(&self, task: &Arc<Task>, address: &[u8], _nonblocking: bool) -> Result<(), Errno> {
         if address.get(..2) == Some(&(raw_net::AF_UNSPEC as u16).to_ne_bytes()) {
-            self.state.lock().peer = None;
+            self.set_peer(None);
             return Ok(());
         }
         self.connect_as(Some(task), &Address::decode(address)?)
@@ -119,6 +134,9 @@ impl Socket for DatagramSocket {
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
         if message.flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
+        }
+        if let Some(errno) = self.base.endpoint.take_error() {
+            return Err(errno);
         }
         if self.state.lock().writes_ended {
             return Err(Errno::EPIPE);
@@ -246,14 +264,8 @@ impl Socket for DatagramSocket {
             state.closed = true;
             state.peer.take()
         };
-        let unread = self.inbox.close();
-        // A peer that this socket was connected with learns that what it sent was never read.
-        if let Some(peer) = peer.as_ref().and_then(Weak::upgrade)
-            && peer.peer().is_some_and(|back| std::ptr::eq(back.as_ptr(), self))
-        {
-            if unread {
-                peer.base.endpoint.set_error(Errno::ECONNRESET);
-            }
+        self.inbox.close();
+        if let Some(peer) = peer.as_ref().and_then(Weak::upgrade) {
             peer.base.endpoint.hung_up();
         }
     }

@@ -9,7 +9,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use cloudpilot_abi::{Errno, raw_net};
+use cloudpilot_abi::raw_net;
 
 pub use dgram::DatagramSocket;
 pub use names::{Bound, Name, Names};
@@ -20,18 +20,17 @@ use super::{Kind, Net, Socket};
 use crate::wait::PollEvents;
 
 /// Makes a socket for `socket(2)`.
-pub fn socket(net: &Net, kind: Kind) -> Result<Arc<dyn Socket>, Errno> {
-    Ok(match kind {
+pub fn socket(net: &Net, kind: Kind) -> Arc<dyn Socket> {
+    match kind {
         Kind::Stream | Kind::SeqPacket => StreamSocket::new(&net.unix, kind),
-        Kind::Datagram => DatagramSocket::new(&net.unix),
         // Linux takes raw unix sockets for datagram ones.
-        Kind::Raw => DatagramSocket::new(&net.unix),
-    })
+        Kind::Datagram | Kind::Raw => DatagramSocket::new(&net.unix),
+    }
 }
 
 /// Makes two connected sockets for `socketpair(2)`.
-pub fn pair(net: &Net, kind: Kind, owner: Credentials) -> Result<(Arc<dyn Socket>, Arc<dyn Socket>), Errno> {
-    Ok(match kind {
+pub fn pair(net: &Net, kind: Kind, owner: Credentials) -> (Arc<dyn Socket>, Arc<dyn Socket>) {
+    match kind {
         Kind::Stream | Kind::SeqPacket => {
             let (one, other) = (StreamSocket::new(&net.unix, kind), StreamSocket::new(&net.unix, kind));
             stream::join(&one, &other, owner, owner);
@@ -42,7 +41,7 @@ pub fn pair(net: &Net, kind: Kind, owner: Credentials) -> Result<(Arc<dyn Socket
             dgram::join(&one, &other);
             (one, other)
         }
-    })
+    }
 }
 
 /// `AF_UNIX`.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::address::Address;
 use super::{DatagramSocket, StreamSocket};
+use crate::net::Kind;
 use crate::task::Task;
 use crate::vfs::inode::{FileType, Inode, NewNode};
 use crate::vfs::walk::Walk;
@@ -17,9 +18,18 @@ use crate::vfs::{permission, watch};
 #[derive(Clone)]
 pub enum Bound {
     /// A stream or packet socket.
-    Stream(Weak<StreamSocket>),
+    Stream(Kind, Weak<StreamSocket>),
     /// A datagram socket.
     Datagram(Weak<DatagramSocket>),
+}
+
+impl Bound {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Stream(kind, _) => *kind,
+            Self::Datagram(_) => Kind::Datagram,
+        }
+    }
 }
 
 /// A name in one of the tables.
@@ -27,7 +37,8 @@ pub enum Bound {
 enum Key {
     /// Device and number of an inode.
     Inode(u64, u64),
-    Abstract(Vec<u8>),
+    /// Each type of socket has abstract names of its own.
+    Abstract(u32, Vec<u8>),
 }
 
 /// All names of one kernel.
@@ -100,7 +111,9 @@ impl Naming {
         }
         let (made, address) = match address {
             Address::Unnamed => self.names.bind_automatic(&bound)?,
-            Address::Abstract(name) => (self.names.register(Key::Abstract(name.clone()), None, bound)?, Address::Abstract(name)),
+            Address::Abstract(name) => {
+                (self.names.register(Key::Abstract(bound.kind() as u32, name.clone()), None, bound)?, Address::Abstract(name))
+            }
             Address::Path(path) => {
                 let inode = make_inode(task.ok_or(Errno::EINVAL)?, &path)?;
                 (self.names.register(key_of(&inode)?, Some(inode), bound)?, Address::Path(path))
@@ -168,7 +181,7 @@ impl Names {
                 *next
             };
             let name = format!("{number:05x}").into_bytes();
-            if let Ok(registration) = self.register(Key::Abstract(name.clone()), None, bound.clone()) {
+            if let Ok(registration) = self.register(Key::Abstract(bound.kind() as u32, name.clone()), None, bound.clone()) {
                 return Ok((registration, Address::Abstract(name)));
             }
         }
@@ -176,10 +189,10 @@ impl Names {
     }
 
     /// The socket behind an address, which the task must be allowed to write to if it is a path. `ECONNREFUSED` if there is none.
-    pub fn find(&self, task: Option<&Arc<Task>>, address: &Address) -> Result<Bound, Errno> {
+    pub fn find(&self, task: Option<&Arc<Task>>, address: &Address, kind: Kind) -> Result<Bound, Errno> {
         let key = match address {
             Address::Unnamed => return Err(Errno::EINVAL),
-            Address::Abstract(name) => Key::Abstract(name.clone()),
+            Address::Abstract(name) => Key::Abstract(kind as u32, name.clone()),
             Address::Path(path) => {
                 let walk = Walk::of(task.ok_or(Errno::EINVAL)?);
                 let place = walk.lookup(path, true)?;

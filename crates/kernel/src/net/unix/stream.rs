@@ -91,6 +91,10 @@ impl StreamSocket {
         self.naming.name.address()
     }
 
+    fn bound(&self) -> Bound {
+        Bound::Stream(self.base.kind, self.this.clone())
+    }
+
     /// Whether it waits for connections.
     pub fn listens(&self) -> bool {
         matches!(*self.state.lock(), State::Listening(_))
@@ -98,7 +102,7 @@ impl StreamSocket {
 
     /// Binds without a task: everything but paths.
     pub fn bind_to(&self, task: Option<&Arc<Task>>, address: Address) -> Result<(), Errno> {
-        self.naming.bind(task, address, Bound::Stream(self.this.clone()))
+        self.naming.bind(task, address, self.bound())
     }
 
     /// `listen(2)`.
@@ -130,10 +134,10 @@ impl StreamSocket {
             State::Idle => {}
         }
         if self.base.options.lock().has(raw_net::SO_PASSCRED) {
-            self.naming.bind_if_unnamed(Bound::Stream(self.this.clone()))?;
+            self.naming.bind_if_unnamed(self.bound())?;
         }
-        let listener = match self.naming.names().find(task, address)? {
-            Bound::Stream(socket) => socket.upgrade().ok_or(Errno::ECONNREFUSED)?,
+        let listener = match self.naming.names().find(task, address, self.base.kind)? {
+            Bound::Stream(_, socket) => socket.upgrade().ok_or(Errno::ECONNREFUSED)?,
             Bound::Datagram(_) => return Err(Errno::EPROTOTYPE),
         };
         if listener.base.kind != self.base.kind {
@@ -229,6 +233,11 @@ impl Socket for StreamSocket {
         if addressed {
             return Err(Errno::EISCONN);
         }
+        if self.base.kind == Kind::SeqPacket
+            && let Some(errno) = self.base.endpoint.take_error()
+        {
+            return Err(errno);
+        }
         outgoing.write(source, message.sender, &mut message.rights)
     }
 
@@ -258,7 +267,8 @@ impl Socket for StreamSocket {
             self.base.endpoint.hung_up();
             return Ok(());
         }
-        let Some((incoming, outgoing)) = self.channels() else { return Err(Errno::ENOTCONN) };
+        // Linux lets a socket that is not connected be shut down, to no effect.
+        let Some((incoming, outgoing)) = self.channels() else { return Ok(()) };
         if how.read {
             incoming.refuse();
         }
@@ -335,7 +345,7 @@ impl Socket for StreamSocket {
 
     fn ioctl(&self, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
         let length = match (request, self.channels()) {
-            (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.next_length(),
+            (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.length(),
             (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
             (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => return Err(Errno::EINVAL),
             _ => return interface::ioctl(task, request, argument),
