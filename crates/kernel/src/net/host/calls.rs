@@ -108,13 +108,6 @@ pub fn option(fd: impl AsFd, level: i32, name: i32, length: usize) -> Result<Vec
     Ok(value)
 }
 
-/// `SO_ERROR`.
-pub fn take_error(fd: impl AsFd) -> Result<Option<Errno>, Errno> {
-    let value = option(fd, libc::SOL_SOCKET, libc::SO_ERROR, size_of::<i32>())?;
-    let number = value.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-    Ok((number != 0).then_some(Errno(number as u16)))
-}
-
 /// `FIONREAD` or `SIOCOUTQ`.
 pub fn queued(fd: impl AsFd, request: u32) -> Result<i32, Errno> {
     let mut count: libc::c_int = 0;

@@ -8,9 +8,11 @@ mod options;
 
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw_ioctl, raw_net};
+use parking_lot::Mutex;
 
 use super::message::{Incoming, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use super::options::{SOL_SOCKET, get, set};
@@ -34,13 +36,15 @@ const RECEIVE_FLAGS: u32 = MSG_OOB | MSG_PEEK | MSG_TRUNC | MSG_ERRQUEUE;
 pub struct HostSocket {
     base: Base,
     descriptor: Arc<HostDescriptor>,
+    /// Where a connection that is under way leads.
+    connecting: Mutex<Vec<u8>>,
 }
 
 /// Makes a socket for `socket(2)`.
 pub fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
     let (kind, protocol) = inet::choose(domain, kind, protocol)?;
     let fd = calls::socket(domain, kind as u32, protocol)?;
-    Ok(Arc::new(HostSocket { base: Base::new(domain, kind, protocol), descriptor: HostDescriptor::new(fd) }))
+    Ok(HostSocket::new(Base::new(domain, kind, protocol), fd))
 }
 
 /// The addresses that the host would send from, at most one of each family. Found by connecting datagram sockets, which sends nothing.
@@ -62,6 +66,10 @@ fn source_towards(to: SocketAddr) -> Option<IpAddr> {
 }
 
 impl HostSocket {
+    fn new(base: Base, fd: OwnedFd) -> Arc<Self> {
+        Arc::new(Self { base, descriptor: HostDescriptor::new(fd), connecting: Mutex::default() })
+    }
+
     /// An address as it may go to the host: of one of the internet's families, or the request to end an association.
     fn check_address(&self, address: &[u8]) -> Result<(), Errno> {
         match inet::address::family(address)? {
@@ -88,6 +96,10 @@ impl Socket for HostSocket {
     fn connect(&self, _task: &Arc<Task>, address: &[u8], nonblocking: bool) -> Result<(), Errno> {
         self.check_address(address)?;
         match calls::connect(self.descriptor.fd(), address) {
+            Err(Errno::EINPROGRESS) => {
+                *self.connecting.lock() = address.to_vec();
+                Err(Errno::EINPROGRESS)
+            }
             // A call that a signal interrupted goes on to wait.
             Err(Errno::EALREADY) if !nonblocking => Err(Errno::EINPROGRESS),
             result => result,
@@ -98,9 +110,11 @@ impl Socket for HostSocket {
         if !self.descriptor.poll().intersects(PollEvents::OUT | PollEvents::ERR | PollEvents::HUP) {
             return Err(Errno::EAGAIN);
         }
-        match calls::take_error(self.descriptor.fd())? {
-            None => Ok(()),
-            Some(errno) => Err(errno),
+        // The second call tells the outcome, and the host learns that somebody waited for it.
+        match calls::connect(self.descriptor.fd(), &self.connecting.lock()) {
+            Err(Errno::EALREADY | Errno::EINPROGRESS) => Err(Errno::EAGAIN),
+            Err(Errno::EISCONN) => Ok(()),
+            result => result,
         }
     }
 
@@ -112,7 +126,7 @@ impl Socket for HostSocket {
         let fd = calls::accept(self.descriptor.fd())?;
         let base = Base::new(self.base.domain, self.base.kind, self.base.protocol);
         base.options.lock().clone_from(&self.base.options.lock());
-        Ok(Arc::new(Self { base, descriptor: HostDescriptor::new(fd) }))
+        Ok(Self::new(base, fd))
     }
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
