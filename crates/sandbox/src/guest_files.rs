@@ -9,7 +9,7 @@ use cloudpilot_kernel::config::User;
 use cloudpilot_kernel::io::{Destination, Source};
 use cloudpilot_kernel::task::{Credentials, Task};
 use cloudpilot_kernel::vfs::inode::{LinkTarget, NewNode};
-use cloudpilot_kernel::vfs::watch::Watcher;
+use cloudpilot_kernel::vfs::watch::{Watcher, file_event};
 use cloudpilot_kernel::vfs::{File, FileType, Inode, Path, Walk, entries, open, permission};
 use parking_lot::Mutex;
 
@@ -188,10 +188,10 @@ fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Only regular files are copied: others may never end.
-fn check_regular(file: &File) -> Result<(), Errno> {
+/// What can be copied without waiting: regular files, and devices, which end when the reader has had enough.
+fn check_copyable(file: &File) -> Result<(), Errno> {
     match file.inode.file_type() {
-        FileType::Regular => Ok(()),
+        FileType::Regular | FileType::CharacterDevice => Ok(()),
         FileType::Directory => Err(Errno::EISDIR),
         _ => Err(Errno::EINVAL),
     }
@@ -200,7 +200,7 @@ fn check_regular(file: &File) -> Result<(), Errno> {
 impl Files for GuestFiles {
     fn read_file(&self, user: &User, path: &[u8], to: OwnedFd) -> Result<u64, Errno> {
         let file = self.visitor(user)?.open(path, raw::O_RDONLY, 0)?;
-        check_regular(&file)?;
+        check_copyable(&file)?;
         let mut buffer = vec![0; PIECE];
         let mut done = 0;
         loop {
@@ -215,7 +215,7 @@ impl Files for GuestFiles {
 
     fn write_file(&self, user: &User, path: &[u8], mode: u32, from: OwnedFd) -> Result<u64, Errno> {
         let file = self.visitor(user)?.open(path, raw::O_WRONLY | raw::O_CREAT | raw::O_TRUNC, mode)?;
-        check_regular(&file)?;
+        check_copyable(&file)?;
         let mut buffer = vec![0; PIECE];
         let mut done = 0;
         loop {
@@ -227,6 +227,7 @@ impl Files for GuestFiles {
             while source.remaining() > 0 {
                 done += file.ops.write(&file, &mut source, done)? as u64;
             }
+            file_event(&file, raw::IN_MODIFY);
         }
     }
 

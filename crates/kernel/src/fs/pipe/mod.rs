@@ -49,7 +49,7 @@ pub struct PipeEnd {
 /// A new pipe's two descriptions: read end, write end.
 pub fn new_pair(flags: u32) -> (Arc<File>, Arc<File>) {
     let pipe = Pipe::new();
-    let inode: Arc<dyn Inode> = AnonymousInode::new_fifo(Fifo { pipe: Mutex::new(Arc::downgrade(&pipe)) });
+    let inode: Arc<dyn Inode> = AnonymousInode::new_fifo(Fifo { pipe: Mutex::new(Arc::downgrade(&pipe)), anonymous: true });
     let reader = PipeEnd::open(&pipe, true, false);
     let writer = PipeEnd::open(&pipe, false, true);
     (
@@ -171,6 +171,8 @@ impl PipeEnd {
 #[derive(Default)]
 pub struct Fifo {
     pipe: Mutex<std::sync::Weak<Pipe>>,
+    /// Made by `pipe(2)`: opened again through `/dev/fd`, it waits for nobody.
+    anonymous: bool,
 }
 
 impl Fifo {
@@ -201,7 +203,7 @@ impl Fifo {
         };
         let (_, before) = opens();
         let end = PipeEnd::open(&pipe, reads, writes);
-        if (reads && writes) || nonblocking || opens().0 > 0 {
+        if (reads && writes) || nonblocking || self.anonymous || opens().0 > 0 {
             return Ok(end);
         }
         let waited = task.block_on(&[&pipe.queue], PollEvents::READ | PollEvents::WRITE, None, || {
