@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cloudpilot.cli import run_command
+from cloudpilot.engine import config, paths
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PILOT = Path(sys.executable).parent / "pilot"
 GUESTS = Path(__file__).resolve().parent / "guests"
@@ -54,6 +57,15 @@ class Pilot:
     def run(self, *arguments: object, **options: object) -> Result:
         """Runs `pilot run`."""
         return self("run", *arguments, **options)  # type: ignore[arg-type]
+
+    def directly(self, *arguments: str, stdin: int) -> Result:
+        """Runs what `pilot run` would become, where Python itself would refuse what standard input is."""
+        descriptor = config.as_descriptor(run_command.configuration(list(arguments)))
+        try:
+            command = [paths.binary(), "run", "--config-fd", str(descriptor)]
+            return subprocess.run(command, stdin=stdin, pass_fds=[descriptor], capture_output=True, timeout=40, check=False)
+        finally:
+            os.close(descriptor)
 
     def output(self, *arguments: object, **options: object) -> str:
         """Standard output of a `pilot run` that must succeed."""
