@@ -61,13 +61,18 @@ const DIRECTORIES: [(&str, u32); 17] = [
 const DEV_BYTES: u64 = 1 << 20;
 
 impl Kernel {
-    /// Boots. Call before the kernel process has other threads and before its own filter of host calls; the vDSO is found through the host's
-    /// `/proc` if that can be reached.
+    /// Notes what of the host must be looked up before its tree is left: where its vDSO lies, without which programs make a system call each time
+    /// they ask what time it is.
+    pub fn look_around() {
+        let _ = find_vdso();
+    }
+
+    /// Boots. Call before the kernel process has other threads and before its own filter of host calls.
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
         let BootConfig { hostname, root, volumes, limits, network, provided_files, strace } = config;
         Systrap::reserve().map_err(|error| BootError::Host("place the stub's code", error))?;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;
-        let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso().as_ref())
+        let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso())
             .map_err(|error| BootError::Host("start the first stub", error))?;
         let kernel = Arc::new(Self {
             hostname: parking_lot::Mutex::new(hostname),

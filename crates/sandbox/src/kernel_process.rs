@@ -98,6 +98,7 @@ fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
     let stdio = take_streams(streams).and_then(|stdio| give_streams(&errors).map(|()| stdio));
     let stdio = stdio.map_err(|error| Failure::host("Cannot take over the standard streams", error))?;
     let strace = config.strace.then(|| stdio_error(&stdio)).flatten();
+    cloudpilot_kernel::Kernel::look_around();
     await_go(link)?;
     let opened = match opened {
         Some(opened) => opened,

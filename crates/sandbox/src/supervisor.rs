@@ -51,6 +51,8 @@ pub struct Supervisor<'a> {
     timeout: Option<Duration>,
     /// The program's number inside, once it runs.
     program: Option<i32>,
+    /// The kernel process has hung up: it is about to die, or does not want to be heard.
+    hung_up: bool,
     end: Option<End>,
 }
 
@@ -60,7 +62,7 @@ impl<'a> Supervisor<'a> {
         let timeout = config.timeout_ms.map(Duration::from_millis);
         let hands_signals_on = lifeline.is_none();
         let ends_with_lifeline = !config.detach;
-        Self { sandbox, signals, lifeline, ends_with_lifeline, hands_signals_on, timeout, program: None, end: None }
+        Self { sandbox, signals, lifeline, ends_with_lifeline, hands_signals_on, timeout, program: None, hung_up: false, end: None }
     }
 
     /// Waits for the end, removes everything, and answers why it ended.
@@ -93,24 +95,31 @@ impl<'a> Supervisor<'a> {
         let lifeline = self.lifeline.filter(|_| self.ends_with_lifeline && self.end.is_none());
         let mut descriptors = vec![
             PollFd::new(&self.sandbox.kernel.handle, PollFlags::IN),
-            PollFd::new(&self.sandbox.link, PollFlags::IN),
             PollFd::new(self.signals.descriptor(), PollFlags::IN),
         ];
-        descriptors.extend(lifeline.map(|lifeline| PollFd::new(lifeline, PollFlags::IN)));
+        // Once hung up it is always ready: listening on would keep us awake for as long as the kernel process takes to die.
+        let link = Some(&self.sandbox.link).filter(|_| !self.hung_up);
+        descriptors.extend([link, lifeline].into_iter().flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)));
         let waited = poll(&mut descriptors, timeout.as_ref());
         let ready: Vec<bool> = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty()).collect();
+        let (link_ready, lifeline_ready) = match (link, lifeline) {
+            (Some(_), Some(_)) => (ready[2], ready[3]),
+            (Some(_), None) => (ready[2], false),
+            (None, Some(_)) => (false, ready[2]),
+            (None, None) => (false, false),
+        };
         if let Err(error) = waited.or_else(|error| if error == Errno::INTR { Ok(0) } else { Err(error) }) {
             self.finish(End::Crashed(Failure::host("Cannot wait for the sandbox", error)));
         }
-        if ready[1] && !ready[0] {
+        if link_ready && !ready[0] {
             self.hear();
         }
-        if ready[2] {
+        if ready[1] {
             while let Some(signal) = self.signals.next() {
                 self.pass_on(signal);
             }
         }
-        if ready.get(3) == Some(&true) && self.lifeline_closed() {
+        if lifeline_ready && self.lifeline_closed() {
             self.finish(End::StarterGone(None));
         }
         ready[0]
@@ -137,7 +146,10 @@ impl<'a> Supervisor<'a> {
         if readable != Ok(1) {
             return false;
         }
-        let Ok(Received::Message(text, _)) = packet::receive(self.sandbox.link.as_fd()) else { return false };
+        let Ok(Received::Message(text, _)) = packet::receive(self.sandbox.link.as_fd()) else {
+            self.hung_up = true;
+            return false;
+        };
         // Replies to requests of ours are of no interest.
         match serde_json::from_slice::<News>(&text) {
             Ok(News::Ready { pid, .. }) => {

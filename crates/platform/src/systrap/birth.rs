@@ -45,9 +45,14 @@ pub struct HostVdso {
     header: u64,
 }
 
-/// Finds the host's vDSO in `/proc/self/maps`. Call while that can be reached; forks keep the place. None where there is none: programs
-/// then make system calls for the time.
-pub fn find_vdso() -> Option<HostVdso> {
+/// Finds the host's vDSO in `/proc/self/maps`. The first call decides: make it while that can be reached; forks keep the place. None where there
+/// is none: programs then make system calls for the time.
+pub fn find_vdso() -> Option<&'static HostVdso> {
+    static FOUND: std::sync::OnceLock<Option<HostVdso>> = std::sync::OnceLock::new();
+    FOUND.get_or_init(read_vdso).as_ref()
+}
+
+fn read_vdso() -> Option<HostVdso> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let mut found = HostVdso::default();
     for line in maps.lines() {
