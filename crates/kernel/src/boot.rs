@@ -87,6 +87,7 @@ impl Kernel {
             terminals: Arc::default(),
             strace,
             unsupported: Default::default(),
+            notices: Default::default(),
             exits: Default::default(),
         });
         let tree = Tmpfs::create(&kernel.memory, limits.tmpfs_bytes, 0o755, Some(Lower::Empty));

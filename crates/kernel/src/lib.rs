@@ -28,6 +28,9 @@ use cloudpilot_platform::Platform;
 use crate::config::{Limits, Network};
 use crate::task::table::TaskTable;
 
+/// Called with a line for the user outside.
+pub type Notices = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Everything there is: all state of the sandbox is reachable from here.
 pub struct Kernel {
     /// `uname -n`.
@@ -54,6 +57,8 @@ pub struct Kernel {
     pub strace: Option<OwnedFd>,
     /// Calls that programs asked for in vain.
     pub unsupported: syscall::dispatch::Unsupported,
+    /// Who hears what the kernel has to say to the user outside (the out-of-memory killer); set once after boot.
+    pub notices: std::sync::OnceLock<Notices>,
     /// Ends of programs that were started from outside.
     pub exits: task::spawn::Exits,
 }

@@ -7,7 +7,7 @@ use cloudpilot_abi::Errno;
 use cloudpilot_kernel::config::{BootConfig, ExitStatus, Program, User};
 use cloudpilot_sandbox::command;
 use cloudpilot_sandbox::failure::Failure;
-use cloudpilot_sandbox::machine::{Entry, Files, Machine, OnChange, OnExit};
+use cloudpilot_sandbox::machine::{Entry, Files, Machine, OnChange, OnExit, OnNotice};
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 
@@ -35,6 +35,8 @@ impl Machine for Empty {
         }
         Ok(())
     }
+
+    fn on_notice(&self, _then: OnNotice) {}
 
     fn signal(&self, _pid: i32, _signal: i32) -> Result<(), Errno> {
         Ok(())

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{Code, Failure};
 use crate::guest_files::GuestFiles;
-use crate::machine::{Files, Machine, OnExit};
+use crate::machine::{Files, Machine, OnExit, OnNotice};
 
 /// A booted kernel.
 struct Guest {
@@ -71,6 +71,10 @@ impl Machine for Guest {
 
     fn on_exit(&self, pid: i32, then: OnExit) -> Result<(), Errno> {
         self.kernel.exits.on_exit(pid, then)
+    }
+
+    fn on_notice(&self, then: OnNotice) {
+        let _ = self.kernel.notices.set(then);
     }
 
     fn signal(&self, pid: i32, number: i32) -> Result<(), Errno> {

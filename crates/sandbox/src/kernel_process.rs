@@ -115,6 +115,10 @@ fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
     landlock::confine(&reachable, config.network == Network::Host)?;
     drop(reachable);
     let machine = boot(boot_config(config, opened, resolver, strace))?;
+    let told = Arc::clone(link);
+    machine.on_notice(Box::new(move |message| {
+        let _ = packet::send(&told, &News::Notice { message: message.to_owned() });
+    }));
     seccomp::name_violations();
     seccomp::install(&seccomp::program(config.network == Network::Host)?)?;
     let pid = match &config.args {

@@ -16,6 +16,9 @@ pub type Boot = fn(BootConfig) -> Result<Arc<dyn Machine>, Failure>;
 /// Called with the status of a program that ended.
 pub type OnExit = Box<dyn FnOnce(ExitStatus) + Send>;
 
+/// Called with a line for the user.
+pub type OnNotice = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Called with the name and the kind (`create`, `write`, `remove`, `rename`, `chmod`) of a change; answers whether to go on.
 pub type OnChange = Box<dyn Fn(&str, &'static str) -> bool + Send + Sync>;
 
@@ -25,6 +28,8 @@ pub trait Machine: Send + Sync {
     fn spawn(&self, program: Program) -> Result<i32, Failure>;
     /// Calls back when a process has ended, at once if it has already. `ESRCH` if there is none.
     fn on_exit(&self, pid: i32, then: OnExit) -> Result<(), Errno>;
+    /// Sets who hears what the kernel has to say to the user; only the first counts.
+    fn on_notice(&self, then: OnNotice);
     /// Sends a signal to a process, or, negative, to a group.
     fn signal(&self, pid: i32, signal: i32) -> Result<(), Errno>;
     /// Changes the size of the terminal that a program was started with.

@@ -24,6 +24,11 @@ pub enum News {
     },
     /// It could not start.
     Failed(Failure),
+    /// The kernel has something to say to the user: the out-of-memory killer did its work.
+    Notice {
+        /// In a sentence.
+        message: String,
+    },
     /// A program that was started over this connection ended.
     Exited {
         /// Its number.

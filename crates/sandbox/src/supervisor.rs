@@ -166,10 +166,20 @@ impl<'a> Supervisor<'a> {
                 let result = exit_code.ok_or(signal.unwrap_or(libc::SIGKILL as u8));
                 self.end = self.end.take().or(Some(End::Exited(result)));
             }
+            Ok(news @ News::Notice { .. }) => self.pass_notice(&news),
             Ok(News::Ended { .. }) => self.end = self.end.take().or(Some(End::Shutdown)),
             Err(_) => {}
         }
         true
+    }
+
+    /// Hands a notice to whoever holds the lifeline, or else to the user.
+    fn pass_notice(&self, news: &News) {
+        self.tell(news);
+        if let (None, News::Notice { message }) = (self.lifeline, news) {
+            // Whoever does not listen on standard error misses it.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("notice: {message}\n").as_bytes());
+        }
     }
 
     /// Tells whoever holds the lifeline.

@@ -1,4 +1,4 @@
-//! The out-of-memory killer: when guest memory reaches its limit, the process that uses most of it ends, and a line on standard error says so.
+//! The out-of-memory killer: when guest memory reaches its limit, the process that uses most of it ends, and a notice to the user outside says so.
 //!
 //! Guests touch memory without our help, so that the limit is watched by a thread of its own. It looks more often the closer the limit is, and
 //! sleeps while no guest thread runs. The host's control group stands behind it.
@@ -73,12 +73,11 @@ pub fn end_largest(kernel: &Kernel) {
     let Some((_, process)) = chosen else { return };
     let leader = process.family.lock().tasks.first().cloned();
     let name = leader.map_or_else(String::new, |task| String::from_utf8_lossy(&task.name.lock()).into_owned());
-    if process.family.lock().exiting.is_none() {
-        eprintln!(
-            "cloudpilot: out of memory: the sandbox reached its limit of {} MiB; killed process {} ({name})",
-            kernel.limits.memory_bytes >> 20,
-            process.pid
-        );
+    if process.family.lock().exiting.is_none()
+        && let Some(tell) = kernel.notices.get()
+    {
+        let limit = kernel.limits.memory_bytes >> 20;
+        tell(&format!("Out of memory: the sandbox reached its limit of {limit} MiB; process {} ({name}) was killed", process.pid));
     }
     exit::begin_group_exit(process, ExitStatus::Signaled(raw::SIGKILL as u8));
 }
