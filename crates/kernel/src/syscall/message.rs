@@ -317,14 +317,14 @@ pub(super) fn send_messages(task: &Arc<Task>, args: &Args) -> SysResult {
     let flags = args.uint(3);
     each_message(args, |at| {
         let sent = send_one(task, &file, at, flags)?;
-        task.write(at + MULTIPLE_LENGTH, &(sent as u32))
+        task.write(at.wrapping_add(MULTIPLE_LENGTH), &(sent as u32))
     })
 }
 
 fn each_message(args: &Args, mut one: impl FnMut(u64) -> Result<(), Errno>) -> SysResult {
     let mut done = 0;
     for index in 0..args.uint(2).min(MULTIPLE_MAX) {
-        match one(args.raw(1) + u64::from(index) * MULTIPLE_SIZE) {
+        match one(args.raw(1).wrapping_add(u64::from(index) * MULTIPLE_SIZE)) {
             Ok(()) => done += 1,
             Err(_) if done > 0 => break,
             Err(errno) => return Err(errno),
@@ -354,7 +354,7 @@ pub(super) fn receive_messages(task: &Arc<Task>, args: &Args) -> SysResult {
             return Err(Errno::EAGAIN);
         }
         let received = receive_one(task, &file, at, flags & !MSG_WAITFORONE)?;
-        task.write(at + MULTIPLE_LENGTH, &(received.min(MAX_TRANSFER) as u32))?;
+        task.write(at.wrapping_add(MULTIPLE_LENGTH), &(received.min(MAX_TRANSFER) as u32))?;
         first = false;
         if flags & MSG_WAITFORONE != 0 {
             flags |= MSG_DONTWAIT;

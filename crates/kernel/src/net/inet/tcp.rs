@@ -238,6 +238,12 @@ impl TcpSocket {
         let claim = state.lease.as_ref().and_then(Lease::claim);
         let Phase::Listening(listener) = &mut state.phase else { return Outcome::Refused };
         if listener.ready.len() >= listener.backlog {
+            if listener.waiting.len() >= MAX_BACKLOG {
+                listener.waiting.retain(|waiting| waiting.strong_count() > 0);
+            }
+            if listener.waiting.len() >= MAX_BACKLOG {
+                return Outcome::Refused;
+            }
             listener.waiting.push_back(client.this.clone());
             return Outcome::Wait;
         }

@@ -33,6 +33,19 @@ struct Listener {
     stopped: bool,
 }
 
+impl Listener {
+    /// Notes who wants to hear of room. Of too many, the rest tries in vain until the next connection is accepted.
+    fn remember(&mut self, connecting: &Arc<Endpoint>) {
+        let connecting = Arc::downgrade(connecting);
+        if self.waiting.len() >= MAX_BACKLOG {
+            self.waiting.retain(|waiting| waiting.strong_count() > 0);
+        }
+        if self.waiting.len() < MAX_BACKLOG && !self.waiting.iter().any(|waiting| waiting.ptr_eq(&connecting)) {
+            self.waiting.push(connecting);
+        }
+    }
+}
+
 /// A connected socket's half.
 struct Connection {
     incoming: Arc<Channel>,
@@ -158,7 +171,7 @@ impl StreamSocket {
             return Err(Errno::ECONNREFUSED);
         }
         if queue.ready.len() >= queue.backlog {
-            queue.waiting.push(Arc::downgrade(&self.base.endpoint));
+            queue.remember(&self.base.endpoint);
             return Err(Errno::EAGAIN);
         }
         let accepted = Arc::new_cyclic(|this| Self {
