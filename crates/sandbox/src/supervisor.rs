@@ -93,10 +93,8 @@ impl<'a> Supervisor<'a> {
         let left = if self.end.is_some() { None } else { left };
         let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
         let lifeline = self.lifeline.filter(|_| self.ends_with_lifeline && self.end.is_none());
-        let mut descriptors = vec![
-            PollFd::new(&self.sandbox.kernel.handle, PollFlags::IN),
-            PollFd::new(self.signals.descriptor(), PollFlags::IN),
-        ];
+        let mut descriptors =
+            vec![PollFd::new(&self.sandbox.kernel.handle, PollFlags::IN), PollFd::new(self.signals.descriptor(), PollFlags::IN)];
         // Once hung up it is always ready: listening on would keep us awake for as long as the kernel process takes to die.
         let link = Some(&self.sandbox.link).filter(|_| !self.hung_up);
         descriptors.extend([link, lifeline].into_iter().flatten().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)));
