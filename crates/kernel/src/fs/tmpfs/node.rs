@@ -290,6 +290,8 @@ impl Inode for Node {
             Body::File(object) => (object.size(), object.allocated() / 512, 0),
             Body::Lower(lower) => (lower.size, lower.size.div_ceil(PAGE_SIZE) * 8, 0),
             Body::Symlink(target) => (target.len() as u64, 0, 0),
+            // Entries of a lower directory come in as they are looked up: a size that counts them would grow while somebody only reads.
+            Body::Directory(_) if self.filesystem.overlay => (PAGE_SIZE, 0, 0),
             Body::Directory(directory) => (20 * (2 + directory.len() as u64), 0, 0),
             Body::Device(number) => (0, 0, *number),
             Body::Fifo(_) | Body::Socket => (0, 0, 0),
