@@ -89,7 +89,7 @@ pub fn wait(task: &Arc<Task>, words: &[Word], deadline: Option<u64>) -> Result<u
             Ok(waiter) => waiters.push(waiter),
             Err(errno) => {
                 // A wake that came for an earlier word counts.
-                return dequeue(&waiters).map_or(Err(errno), Ok);
+                return dequeue(&waiters).ok_or(errno);
             }
         }
     }

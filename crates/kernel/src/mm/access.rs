@@ -275,7 +275,7 @@ impl Mm {
 
     /// What identifies the futex word at `address`, which `shared` calls may share with other address spaces.
     pub fn futex_key(&self, executor: &mut dyn Executor, address: u64, shared: bool) -> Result<FutexKey, Errno> {
-        if address % 4 != 0 {
+        if !address.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         if !shared {
@@ -297,7 +297,7 @@ impl Mm {
 
     /// Loads a word atomically.
     pub fn load_u32(&self, executor: &mut dyn Executor, address: u64) -> Result<u32, Errno> {
-        if address % 4 != 0 {
+        if !address.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         self.with_pages(executor, Access::Read, |state| match self.readable(state, address, 4).map_err(|errno| (errno, address))? {
@@ -313,7 +313,7 @@ impl Mm {
 
     /// Replaces a word if it is `current`; answers what it was.
     pub fn compare_exchange_u32(&self, executor: &mut dyn Executor, address: u64, current: u32, new: u32) -> Result<u32, Errno> {
-        if address % 4 != 0 {
+        if !address.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         self.with_pages(executor, Access::Write, |state| {

@@ -185,7 +185,7 @@ impl Mm {
         let fits = |start: u64| start >= lowest && start.checked_add(length).is_some_and(|end| end <= highest);
         let is_free = |start: u64| state.areas.range(..start + length).next_back().is_none_or(|(_, area)| area.end <= start);
         match placement {
-            Placement::Fixed(start) | Placement::FixedFree(start) if start % PAGE_SIZE != 0 => Err(Errno::EINVAL),
+            Placement::Fixed(start) | Placement::FixedFree(start) if !start.is_multiple_of(PAGE_SIZE) => Err(Errno::EINVAL),
             Placement::Fixed(start) | Placement::FixedFree(start) if start < lowest => Err(Errno::EPERM),
             Placement::Fixed(start) | Placement::FixedFree(start) if !fits(start) => Err(Errno::ENOMEM),
             Placement::FixedFree(start) if !is_free(start) => Err(Errno::EEXIST),
@@ -242,7 +242,7 @@ impl Mm {
 
     /// Changes the protection of a range; `ENOMEM` where something in it is not mapped.
     pub fn protect(&self, executor: &mut dyn Executor, start: u64, length: u64, protection: u32) -> Result<(), Errno> {
-        if start % PAGE_SIZE != 0 {
+        if !start.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         let end = page_up(length).and_then(|length| start.checked_add(length)).ok_or(Errno::ENOMEM)?;
@@ -509,7 +509,7 @@ impl Mm {
     /// The end of a page-aligned range that guests may map.
     fn check_range(&self, start: u64, length: u64) -> Result<u64, Errno> {
         let end = page_up(length).and_then(|length| start.checked_add(length)).ok_or(Errno::EINVAL)?;
-        if start % PAGE_SIZE != 0 || end > self.limits.highest { Err(Errno::EINVAL) } else { Ok(end) }
+        if !start.is_multiple_of(PAGE_SIZE) || end > self.limits.highest { Err(Errno::EINVAL) } else { Ok(end) }
     }
 }
 

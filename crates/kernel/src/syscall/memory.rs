@@ -189,7 +189,7 @@ fn msync(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn mincore(task: &Arc<Task>, args: &Args) -> SysResult {
     let start = args.raw(0);
-    if start % PAGE_SIZE != 0 {
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let end = page_up(args.raw(1)).and_then(|length| start.checked_add(length)).ok_or(Errno::ENOMEM)?;

@@ -216,8 +216,7 @@ impl Task {
     /// Root, working directory and umask as of now.
     pub fn fs(&self) -> FsState {
         let fs = Arc::clone(&self.fs.lock());
-        let state = fs.state.lock().clone();
-        state
+        fs.state.lock().clone()
     }
 
     /// Work that waits.

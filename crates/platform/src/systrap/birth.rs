@@ -97,7 +97,7 @@ pub fn first_stub(shared: &Arc<Shared>, vdso: Option<&HostVdso>) -> io::Result<S
     let pid = pid as i32;
     shared.slots.assign(pid, slot);
     if let Some(status) = await_first_stop(shared.slots.header(slot), pid)? {
-        let _ = shared.slots.process_died(pid);
+        shared.slots.process_died(pid);
         if vdso.is_some() && status == EXIT_VDSO as i32 {
             return first_stub(shared, None);
         }
