@@ -15,7 +15,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 
 use crate::vfs::inode::{Attributes, FileType};
 
-/// Owner that the host's user namespace shows for users it does not map; inside they are root's, as the host's own root usually is.
+/// Owner that the host's user namespace shows for users it does not map; inside they are root's, as the host's own root usually is. So is what
+/// belongs to the starter: it is all that the starter's sandbox may change on the host.
 const OVERFLOW_ID: u32 = 65_534;
 
 /// A directory of the host.
@@ -144,15 +145,17 @@ fn statx(handle: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<A
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
     let found = rustix::fs::statx(handle, name, flags, wanted).map_err(errno)?;
     let mode = u32::from(found.stx_mode);
-    let owner = |id: u32| if id == OVERFLOW_ID { 0 } else { id };
+    let owner = |id: u32, own: u64| if id == OVERFLOW_ID || u64::from(id) == own { 0 } else { id };
+    // SAFETY: looks numbers up that the host handed to this process at its start. A call would not be let through.
+    let (own_user, own_group) = unsafe { (libc::getauxval(libc::AT_EUID), libc::getauxval(libc::AT_EGID)) };
     Ok(Attributes {
         device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
         inode: found.stx_ino,
         file_type: FileType::from_mode(mode).ok_or(Errno::EIO)?,
         permissions: mode & 0o7777,
         links: u64::from(found.stx_nlink),
-        uid: owner(found.stx_uid),
-        gid: owner(found.stx_gid),
+        uid: owner(found.stx_uid, own_user),
+        gid: owner(found.stx_gid, own_group),
         device_type: rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor),
         size: found.stx_size,
         block_size: u64::from(found.stx_blksize),
