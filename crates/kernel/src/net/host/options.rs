@@ -2,7 +2,7 @@
 
 use cloudpilot_abi::{Errno, raw_net};
 
-use crate::net::options::{LEVEL_IP, LEVEL_IPV6, LEVEL_TCP, SOL_SOCKET, int};
+use crate::net::options::{LEVEL_IP, LEVEL_IPV6, LEVEL_TCP, LEVEL_UDP, SOL_SOCKET, int};
 use crate::net::{Base, Kind};
 
 /// Who answers for an option.
@@ -60,6 +60,11 @@ fn known(level: i32, name: i32) -> bool {
     }
 }
 
+/// What the host answers for what it does not know.
+fn unknown(level: i32) -> Errno {
+    if matches!(level, SOL_SOCKET | LEVEL_IP | LEVEL_IPV6 | LEVEL_TCP | LEVEL_UDP) { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP }
+}
+
 fn kept_here(name: i32) -> bool {
     let here = [
         raw_net::SO_RCVTIMEO,
@@ -92,10 +97,7 @@ pub fn settable(base: &Base, level: i32, name: i32, value: &[u8]) -> Result<Wher
             _ => {}
         }
     }
-    if value.len() > VALUE_MAX || !known(level, name) {
-        return Err(Errno::ENOPROTOOPT);
-    }
-    Ok(Where::Host(name))
+    if value.len() <= VALUE_MAX && known(level, name) { Ok(Where::Host(name)) } else { Err(unknown(level)) }
 }
 
 /// Whether an option may be asked for, and where.
@@ -107,5 +109,5 @@ pub fn gettable(level: i32, name: i32) -> Result<Where, Errno> {
     let only_asked = (level, name) == (LEVEL_TCP, TCP_INFO)
         || MTU.contains(&(level, name))
         || level == SOL_SOCKET && SOCKET_GET.contains(&(name as u32));
-    if only_asked || known(level, name) { Ok(Where::Host(name)) } else { Err(Errno::ENOPROTOOPT) }
+    if only_asked || known(level, name) { Ok(Where::Host(name)) } else { Err(unknown(level)) }
 }
