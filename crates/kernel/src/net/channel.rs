@@ -15,6 +15,10 @@ use crate::vfs::file::File;
 /// Smallest and largest piece of memory for bytes of a stream.
 const CHUNK: std::ops::RangeInclusive<usize> = 4096..=64 << 10;
 
+/// What a piece of a stream or a packet counts for beside its bytes: many small ones would take more memory than their bytes tell. Less than
+/// Linux's own, so that no program finds less room than there.
+const SEGMENT_WEIGHT: usize = 256;
+
 /// Bytes with one sender and one set of files.
 struct Segment {
     bytes: Vec<u8>,
@@ -80,9 +84,14 @@ pub struct Taken {
 }
 
 impl State {
+    /// What all that waits counts for.
+    fn weight(&self) -> usize {
+        self.bytes + self.segments.len() * SEGMENT_WEIGHT
+    }
+
     /// Writers are woken once a third is free, not for each byte.
     fn has_room(&self) -> bool {
-        self.capacity.saturating_sub(self.bytes) * 3 >= self.capacity
+        self.capacity.saturating_sub(self.weight()) * 3 >= self.capacity
     }
 }
 
@@ -257,9 +266,7 @@ fn put_packet(state: &mut State, source: &mut Source<'_>, sender: Credentials, r
         return Err(Errno::EMSGSIZE);
     }
     let empty = state.segments.is_empty();
-    // An empty packet weighs something too, or there could be any number of them.
-    let weight = length.max(MIN_PACKET);
-    if !empty && state.bytes + (state.segments.len() * MIN_PACKET) + weight > state.capacity || budget::grant(length, empty) < length {
+    if !empty && state.weight() + SEGMENT_WEIGHT + length > state.capacity || budget::grant(length, empty) < length {
         state.starved = true;
         return Err(Errno::EAGAIN);
     }
@@ -273,15 +280,12 @@ fn put_packet(state: &mut State, source: &mut Source<'_>, sender: Credentials, r
     Ok(length)
 }
 
-/// What a packet counts for beside its bytes.
-const MIN_PACKET: usize = 64;
-
 fn put_bytes(state: &mut State, source: &mut Source<'_>, sender: Credentials, rights: &mut Option<Rights>) -> Result<usize, Errno> {
     let wanted = source.remaining();
     if wanted == 0 {
         return Ok(0);
     }
-    let room = state.capacity.saturating_sub(state.bytes).min(wanted);
+    let room = state.capacity.saturating_sub(state.weight()).min(wanted);
     let granted = budget::grant(room, state.segments.is_empty());
     if granted == 0 {
         state.starved = true;
@@ -295,7 +299,9 @@ fn put_bytes(state: &mut State, source: &mut Source<'_>, sender: Credentials, ri
                 .back()
                 .is_some_and(|last| last.rights.is_none() && last.sender == sender && last.bytes.len() < last.bytes.capacity());
         if !goes_on {
-            let size = if rights.is_some() { granted - total } else { (granted - total).max(*CHUNK.start()) }.min(*CHUNK.end());
+            // Spare room is for those who can use it: the next write of the same sender.
+            let alone = rights.is_some() || state.segments.back().is_some_and(|last| last.sender != sender);
+            let size = if alone { granted - total } else { (granted - total).max(*CHUNK.start()) }.min(*CHUNK.end());
             state.segments.push_back(Segment { bytes: Vec::with_capacity(size), start: 0, sender, rights: None });
         }
         let Some(last) = state.segments.back_mut() else { break };

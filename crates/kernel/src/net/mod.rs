@@ -153,6 +153,14 @@ impl Base {
     }
 }
 
+/// A connection that was accepted.
+pub struct Accepted {
+    /// This end.
+    pub socket: Arc<dyn Socket>,
+    /// The other end's address, which a connection that is over already could not tell any more.
+    pub peer: Vec<u8>,
+}
+
 /// A socket. Addresses are the bytes of a `sockaddr`, the family first.
 pub trait Socket: Any + Send + Sync {
     /// The common part.
@@ -179,7 +187,7 @@ pub trait Socket: Any + Send + Sync {
     }
 
     /// Takes a connection that waits.
-    fn accept(&self) -> Result<Arc<dyn Socket>, Errno> {
+    fn accept(&self) -> Result<Accepted, Errno> {
         Err(Errno::EOPNOTSUPP)
     }
 

@@ -154,11 +154,9 @@ fn accept(task: &Arc<Task>, args: &Args, flags: u32) -> SysResult {
     let file = task.file(args.int(0))?;
     let socket = net::of_file(&file)?;
     let accepted = blocking::retry(task, &*file.ops, PollEvents::READ, file.nonblocking(), deadline(&file, false), || socket.accept())?;
-    let new = open(task, Arc::clone(&accepted), flags);
+    let new = open(task, accepted.socket, flags);
     if args.raw(1) != 0 {
-        // A peer that is gone already has no address left; Linux drops such a connection.
-        let address = accepted.peer_address().map_err(|_| Errno::ECONNABORTED)?;
-        write_address(task, &address, args.raw(1), args.raw(2))?;
+        write_address(task, &accepted.peer, args.raw(1), args.raw(2))?;
     }
     blocking::install(task, new, flags)
 }

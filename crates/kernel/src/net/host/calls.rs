@@ -60,11 +60,15 @@ pub fn listen(fd: impl AsFd, backlog: i32) -> Result<(), Errno> {
     check(unsafe { libc::listen(fd.as_fd().as_raw_fd(), backlog) }).map(drop)
 }
 
-/// `accept4(2)`, non-blocking.
-pub fn accept(fd: impl AsFd) -> Result<OwnedFd, Errno> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: no address is asked for.
-    check(unsafe { libc::accept4(fd.as_fd().as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) }).map(take_over)
+/// `accept4(2)`, non-blocking, with the peer's address.
+pub fn accept(fd: impl AsFd) -> Result<(OwnedFd, Vec<u8>), Errno> {
+    let mut address = vec![0; ADDRESS_MAX];
+    let mut length = ADDRESS_MAX as libc::socklen_t;
+    let (fd, flags) = (fd.as_fd().as_raw_fd(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+    // SAFETY: the buffer is as long as `length` says.
+    let fd = check(unsafe { libc::accept4(fd, address.as_mut_ptr().cast(), &raw mut length, flags) })?;
+    address.truncate(length as usize);
+    Ok((take_over(fd), address))
 }
 
 /// `shutdown(2)`.

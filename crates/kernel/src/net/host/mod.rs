@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::message::{Incoming, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use super::options::{SOL_SOCKET, get, set};
-use super::{Base, Kind, Shutdown, Socket, inet, interface};
+use super::{Accepted, Base, Kind, Shutdown, Socket, inet, interface};
 use crate::host::HostDescriptor;
 use crate::io::{Destination, Source};
 use crate::task::Task;
@@ -122,11 +122,11 @@ impl Socket for HostSocket {
         calls::listen(self.descriptor.fd(), backlog)
     }
 
-    fn accept(&self) -> Result<Arc<dyn Socket>, Errno> {
-        let fd = calls::accept(self.descriptor.fd())?;
+    fn accept(&self) -> Result<Accepted, Errno> {
+        let (fd, peer) = calls::accept(self.descriptor.fd())?;
         let base = Base::new(self.base.domain, self.base.kind, self.base.protocol);
         base.options.lock().clone_from(&self.base.options.lock());
-        Ok(Self::new(base, fd))
+        Ok(Accepted { socket: Self::new(base, fd), peer })
     }
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {

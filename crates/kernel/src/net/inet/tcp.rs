@@ -17,7 +17,7 @@ use crate::io::{Destination, Source};
 use crate::net::channel::Channel;
 use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options::{self, LEVEL_TCP, SOL_SOCKET};
-use crate::net::{Base, Kind, Shutdown, Socket, interface};
+use crate::net::{Accepted, Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::wait::PollEvents;
 
@@ -448,7 +448,7 @@ impl Socket for TcpSocket {
         Ok(())
     }
 
-    fn accept(&self) -> Result<Arc<dyn Socket>, Errno> {
+    fn accept(&self) -> Result<Accepted, Errno> {
         let (accepted, waiting) = {
             let mut state = self.state.lock();
             let Phase::Listening(listener) = &mut state.phase else { return Err(Errno::EINVAL) };
@@ -457,7 +457,9 @@ impl Socket for TcpSocket {
         if waiting {
             self.admit_waiting();
         }
-        Ok(accepted)
+        let remote = accepted.state.lock().remote.unwrap_or_else(|| address::any(self.base.domain));
+        let peer = address::encode(self.base.domain, remote);
+        Ok(Accepted { socket: accepted, peer })
     }
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {

@@ -45,7 +45,7 @@ fn connected() -> (Arc<TcpSocket>, Arc<dyn Socket>) {
     let Given::Address(address) = address::decode(INET, &listener.local_address().unwrap()).unwrap() else { panic!() };
     let client = TcpSocket::new(&inet, INET);
     client.connect_to(None, address, false).unwrap();
-    let server = listener.accept().unwrap();
+    let server = listener.accept().unwrap().socket;
     listener.close();
     (client, server)
 }
@@ -118,7 +118,7 @@ fn connecting_without_waiting() {
     assert_eq!(third.connect_to(None, at(80), true), Err(Errno::EINPROGRESS));
     assert_eq!(second.finish_connect(), Err(Errno::EAGAIN));
     assert!(!second.poll().contains(PollEvents::OUT));
-    listener.accept().unwrap();
+    listener.accept().unwrap().socket;
     assert_eq!(second.finish_connect(), Ok(()));
     assert!(second.poll().contains(PollEvents::OUT));
     listener.close();
@@ -134,7 +134,7 @@ fn v6_sockets_take_v4_peers_unless_told_not_to() {
     listener.listen_with(None, 5).unwrap();
     let four = TcpSocket::new(&inet, INET);
     four.connect_to(None, at(80), false).unwrap();
-    let accepted = listener.accept().unwrap();
+    let accepted = listener.accept().unwrap().socket;
     let peer = accepted.peer_address().unwrap();
     assert_eq!(peer.len(), 28);
     assert_eq!(peer[8..24], Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets());

@@ -15,7 +15,7 @@ use crate::net::channel::Channel;
 use crate::net::message::{Credentials, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options::{self, SOL_SOCKET};
 use crate::net::rights::Rights;
-use crate::net::{Base, Endpoint, Kind, Shutdown, Socket, interface};
+use crate::net::{Accepted, Base, Endpoint, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::vfs::file::File;
 use crate::wait::PollEvents;
@@ -223,7 +223,7 @@ impl Socket for StreamSocket {
         self.listen_as(backlog, Credentials::effective(task))
     }
 
-    fn accept(&self) -> Result<Arc<dyn Socket>, Errno> {
+    fn accept(&self) -> Result<Accepted, Errno> {
         let mut state = self.state.lock();
         let State::Listening(listener) = &mut *state else { return Err(Errno::EINVAL) };
         let Some(accepted) = listener.ready.pop_front() else {
@@ -232,7 +232,8 @@ impl Socket for StreamSocket {
         let waiting = std::mem::take(&mut listener.waiting);
         drop(state);
         waiting.iter().filter_map(Weak::upgrade).for_each(|waiting| waiting.writable());
-        Ok(accepted)
+        let peer = accepted.peer_address()?;
+        Ok(Accepted { socket: accepted, peer })
     }
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {

@@ -80,6 +80,15 @@ fn a_full_stream_tells_of_room() {
 }
 
 #[test]
+fn small_pieces_of_many_senders_fill_a_stream() {
+    let net = Net::new();
+    let (one, _other) = pair(&net, Kind::Stream, ME);
+    let senders = (0..).map(|pid| Credentials { pid, ..ME });
+    let sent = senders.take_while(|sender| one.send(&mut Source::own(b"x"), &mut Outgoing::plain(*sender)).is_ok()).count();
+    assert!((300..2000).contains(&sent), "{sent}");
+}
+
+#[test]
 fn packets_stay_whole_or_are_cut() {
     let net = Net::new();
     for kind in [Kind::SeqPacket, Kind::Datagram] {
@@ -113,7 +122,7 @@ fn connections_wait_for_accept() {
     assert_eq!(first.connect_as(None, &name, ME), Err(Errno::EISCONN));
     assert_eq!(other.connect_as(None, &name, ME), Err(Errno::EAGAIN));
     assert!(listener.poll().contains(PollEvents::IN));
-    let accepted = listener.accept().unwrap();
+    let accepted = listener.accept().unwrap().socket;
     assert_eq!(listener.accept().err(), Some(Errno::EAGAIN));
     other.connect_as(None, &name, ME).unwrap();
     send(&*first, b"hello").unwrap();
