@@ -91,7 +91,12 @@ def test_exec_ends_with_the_sandbox(pilot: Pilot, detached: str, start: Start) -
 def test_stats(pilot: Pilot, detached: str) -> None:
     figures = json.loads(pilot("stats", "--json").stdout)
     assert figures[0]["id"] == detached
-    assert figures[0]["host"]["memory_bytes"] > 100_000
+    if os.geteuid() == 0:
+        assert figures[0]["host"]["memory_bytes"] > 100_000
+    else:
+        # Nobody but root may look into the kernel process, and half a sum is none.
+        assert figures[0]["host"]["memory_bytes"] is None
+    assert figures[0]["guest"]["memory_bytes"] > 10_000
     assert figures[0]["host"]["processes"] >= 3
     assert "HOST MEMORY" in pilot("stats", "box").stdout.decode()
     pilot("kill", "box")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import threading
@@ -17,7 +18,9 @@ pytestmark = pytest.mark.timeout(120)
 def test_calls_answer_as_on_the_host(pilot: Pilot, guests: Path, options: tuple[str, ...]) -> None:
     """Streams, packets, datagrams, descriptors in messages, TCP, UDP and timeouts: what the host's kernel answers to the same program."""
     expected = subprocess.run([guests / "sockets"], capture_output=True, check=True, timeout=30).stdout.decode()
-    got = pilot.output(*options, "-v", f"{guests}:/guests:ro", "--", "/guests/sockets")
+    # Sockets tell who is at their other end.
+    user = f"{os.getuid()}:{os.getgid()}"
+    got = pilot.output(*options, "--user", user, "-v", f"{guests}:/guests:ro", "--", "/guests/sockets")
     assert got.splitlines() == expected.splitlines()
 
 

@@ -24,19 +24,26 @@ def family(pid: int) -> list[int]:
     return result
 
 
-def on_host(supervisor_pid: int) -> dict[str, float]:
-    """What a sandbox's processes use on the host: memory as their share of it, processor time in seconds."""
-    memory, ticks, count = 0, 0, 0
+def on_host(supervisor_pid: int) -> dict[str, float | None]:
+    """What a sandbox's processes use on the host: memory as their share of it, processor time in seconds.
+
+    Only root may look into jailed processes; for others the memory is unknown.
+    """
+    memory: int | None = 0
+    ticks, count = 0, 0
     for pid in family(supervisor_pid):
         try:
-            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
-                memory += sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
             with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
                 fields = file.read().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
             count += 1
+            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
+                share = sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
+            memory = None if memory is None else memory + share
+        except PermissionError:
+            memory = None
         except OSError:
-            continue
+            continue  # It has ended meanwhile.
     return {"memory_bytes": memory, "cpu_seconds": ticks / os.sysconf("SC_CLK_TCK"), "processes": count}
 
 
@@ -69,12 +76,15 @@ def main(arguments: list[str]) -> int:
 
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
     host, guest = result["host"], result["guest"]
-    memory = guest.get("memory_bytes")
     return (
         result["id"],
         table.shown(result["name"] or "-"),
-        table.size(host["memory_bytes"]),
+        _size(host["memory_bytes"]),
         f"{host['cpu_seconds']:.2f} s",
-        "-" if memory is None else table.size(memory),
+        _size(guest.get("memory_bytes")),
         str(guest.get("processes", "-")),
     )
+
+
+def _size(count: float | None) -> str:
+    return "-" if count is None else table.size(count)
