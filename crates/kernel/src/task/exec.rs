@@ -77,6 +77,8 @@ fn new_memory(task: &Arc<Task>) -> Result<Arc<Mm>, Errno> {
     } else {
         cpu.guest.clear().map_err(|_| Errno::ESRCH)?;
     }
+    // From here on the program's mappings are made in one go, on the way to its first instruction.
+    cpu.guest.set_alone();
     Ok(Mm::new(&task.kernel.memory, task.kernel.platform.address_limits()))
 }
 
