@@ -66,7 +66,9 @@ impl Name {
 
     /// Notes that the directory no longer lists `component`.
     pub fn forget(&self, component: &[u8]) {
-        if let Some(child) = self.children.lock().remove(component).and_then(|child| child.upgrade()) {
+        let child = self.children.lock().remove(component).and_then(|child| child.upgrade());
+        // Without the lock: we may be its last holder by now, and a name that goes looks into its parent.
+        if let Some(child) = child {
             child.deleted.store(true, Ordering::Relaxed);
         }
     }
