@@ -15,7 +15,7 @@ use cloudpilot_abi::{Errno, raw_ioctl, raw_net};
 use parking_lot::Mutex;
 
 use super::message::{Incoming, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use super::options::{SOL_SOCKET, get, set};
+use super::options::{get, set};
 use super::{Accepted, Base, Kind, Shutdown, Socket, inet, interface};
 use crate::host::HostDescriptor;
 use crate::io::{Destination, Source};
@@ -230,10 +230,6 @@ impl Socket for HostSocket {
     }
 
     fn close(&self) {
-        // The host socket goes with this object. Whether it listens or is connected, nothing of it may go on meanwhile.
-        let ended = Shutdown { read: true, write: false };
-        if calls::option(self.descriptor.fd(), SOL_SOCKET, raw_net::SO_ACCEPTCONN as i32, 4).is_ok_and(|value| value.first() == Some(&1)) {
-            let _ = calls::shutdown(self.descriptor.fd(), ended);
-        }
+        // The host's socket goes with this object.
     }
 }

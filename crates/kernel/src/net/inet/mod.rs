@@ -30,7 +30,7 @@ const TCP: u32 = 6;
 const UDP: u32 = 17;
 /// `IPPROTO_ICMPV6`.
 const ICMPV6: u32 = 58;
-/// Ports below need a capability.
+/// Ports below need a capability, unless `/proc/sys` says otherwise.
 const FIRST_FREE_PORT: u16 = 1024;
 
 /// The protocols' tables.
@@ -87,9 +87,15 @@ fn claim(base: &Base, ip: IpAddr, uid: u32) -> Claim {
 /// `IP_FREEBIND`.
 const IP_FREEBIND: i32 = 15;
 
+fn first_free_port(task: &Task) -> u16 {
+    let sysctls = task.kernel.system.sysctls.lock();
+    let written = sysctls.get("net/ipv4/ip_unprivileged_port_start").and_then(|value| std::str::from_utf8(value).ok());
+    written.and_then(|text| text.trim().parse().ok()).unwrap_or(FIRST_FREE_PORT)
+}
+
 /// Whether a task may bind a socket there.
 fn check_bind(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> Result<(), Errno> {
-    if (1..FIRST_FREE_PORT).contains(&port) && task.is_some_and(|task| !task.credentials().has(raw::CAP_NET_BIND_SERVICE)) {
+    if port != 0 && task.is_some_and(|task| port < first_free_port(task) && !task.credentials().has(raw::CAP_NET_BIND_SERVICE)) {
         return Err(Errno::EACCES);
     }
     let options = base.options.lock();
