@@ -21,6 +21,8 @@ use crate::wait::PollEvents;
 const FAMILY: u32 = raw_net::AF_NETLINK;
 /// `NETLINK_ROUTE`.
 const ROUTE: u32 = 0;
+/// `NETLINK_SOCK_DIAG`: every request answers `ENOENT`, as where Linux was built without it; programs then read `/proc/net`.
+const SOCK_DIAG: u32 = 4;
 /// `SOL_NETLINK`.
 const SOL_NETLINK: i32 = 270;
 /// Longest request.
@@ -31,6 +33,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_GETROUTE: u16 = 26;
@@ -77,7 +80,7 @@ pub fn socket(net: &Net, network: Network, kind: u32, protocol: u32) -> Result<A
         3 => Kind::Raw,
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
-    if protocol != ROUTE {
+    if !matches!(protocol, ROUTE | SOCK_DIAG) {
         return Err(Errno::EPROTONOSUPPORT);
     }
     let base = Base::new(FAMILY, kind, protocol);
@@ -196,6 +199,13 @@ fn asked_for<'a>(interfaces: &'a [Interface], body: &[u8]) -> Option<&'a Interfa
     None
 }
 
+/// Whether a request about an interface wants no more than that it is up, which it is.
+fn only_brings_up(body: &[u8]) -> bool {
+    const IFF_UP: u32 = 1;
+    let word = |at: usize| body.get(at..at + 4).map_or(0, |bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    (word(8), word(12)) == (IFF_UP, IFF_UP)
+}
+
 impl NetlinkSocket {
     fn ensure_number(&self, pid: i32) -> u32 {
         *self.number.lock().get_or_insert_with(|| self.numbers.any(pid as u32))
@@ -223,6 +233,9 @@ impl NetlinkSocket {
             answer.message(NLMSG_ERROR, 0, &[&(-error).to_ne_bytes()[..], header].concat());
             answer.bytes
         };
+        if self.base.protocol == SOCK_DIAG {
+            return self.queue(outcome(libc::ENOENT));
+        }
         let interfaces = interface::all(self.network);
         let family = body.first().map_or(0, |family| u32::from(*family));
         let dump = request.flags & NLM_F_DUMP != 0;
@@ -244,6 +257,7 @@ impl NetlinkSocket {
                 }
             }
             RTM_GETROUTE | RTM_GETNEIGH | RTM_GETRULE if dump => {}
+            RTM_NEWLINK | RTM_SETLINK if asked_for(&interfaces, body).is_some() && only_brings_up(body) => return self.queue(outcome(0)),
             // Requests to make, change or remove something come in threes before each request to get it.
             kind if kind >= RTM_NEWLINK && kind % 4 != 2 => return self.queue(outcome(libc::EPERM)),
             _ => return self.queue(outcome(libc::EOPNOTSUPP)),
@@ -421,6 +435,9 @@ mod tests {
 
     #[test]
     fn changes_are_refused() {
+        let mut up = [0; 16];
+        (up[4], up[8], up[12]) = (1, 1, 1);
+        assert_eq!(ask(&request(RTM_NEWLINK, 5, &up))[0].1[..4], [0; 4]);
         let answers = ask(&request(RTM_NEWLINK, 1, &[0; 16]));
         assert_eq!(answers[0].0, NLMSG_ERROR);
         assert_eq!(answers[0].1[..4], (-libc::EPERM).to_ne_bytes());

@@ -109,6 +109,24 @@ pub fn sockstat(net: &Net) -> String {
     )
 }
 
+/// `/proc/net/snmp`. Only connections are counted.
+pub fn snmp(net: &Net) -> String {
+    let sockets = net.inet.tcp.all().into_iter().filter_map(|socket| socket.upgrade()?.figures());
+    let established = sockets.filter(|figures| matches!(figures.state, TcpState::Established | TcpState::CloseWait)).count();
+    let zeros = |count: usize| " 0".repeat(count);
+    let (ip, icmp, udp) = (zeros(17), zeros(27), zeros(8));
+    format!(
+        "Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs ReasmFails FragOKs FragFails FragCreates\n\
+         Ip: 2 64{ip}\n\
+         Icmp: InMsgs InErrors InCsumErrors InDestUnreachs InTimeExcds InParmProbs InSrcQuenchs InRedirects InEchos InEchoReps InTimestamps InTimestampReps InAddrMasks InAddrMaskReps OutMsgs OutErrors OutDestUnreachs OutTimeExcds OutParmProbs OutSrcQuenchs OutRedirects OutEchos OutEchoReps OutTimestamps OutTimestampReps OutAddrMasks OutAddrMaskReps\n\
+         Icmp:{icmp}\n\
+         Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors\n\
+         Tcp: 1 200 120000 -1 0 0 0 0 {established} 0 0 0 0 0 0\n\
+         Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors IgnoredMulti\n\
+         Udp:{udp}\n"
+    )
+}
+
 /// `/proc/net/dev`. Nothing is counted: nothing passes an interface.
 pub fn dev(network: Network) -> String {
     let mut text = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n".to_owned();

@@ -40,6 +40,7 @@ const LISTING: Listing<Subject> = &[
     ("raw", FileType::Regular, |_| table(RAW)),
     ("raw6", FileType::Regular, |_| table(RAW)),
     ("route", FileType::Regular, |_| table(ROUTE)),
+    ("snmp", FileType::Regular, |subject| report(subject, |kernel| report::snmp(&kernel.net).into_bytes())),
     ("sockstat", FileType::Regular, |subject| report(subject, |kernel| report::sockstat(&kernel.net).into_bytes())),
     ("tcp", FileType::Regular, |subject| report(subject, |kernel| report::tcp(&kernel.net, false).into_bytes())),
     ("tcp6", FileType::Regular, |subject| report(subject, |kernel| report::tcp(&kernel.net, true).into_bytes())),
