@@ -34,5 +34,5 @@ clean:  ## Remove what was built
 .venv/installed: pyproject.toml
 	@echo "Installing the package and the development tools into .venv"
 	@python3 -m venv .venv
-	@.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	@.venv/bin/pip install -q --disable-pip-version-check -e '.[dev,service]'
 	@touch $@

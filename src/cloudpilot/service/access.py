@@ -1,0 +1,137 @@
+"""Who may do what: projects, API keys with roles, and the audit log of every change."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.store import Entry, Store, Value
+
+ROLES = ("read-only", "user", "admin")
+"""Each may do what those before it may: look; run sandboxes in its project; everything, in all projects."""
+DEFAULT_PROJECT = "default"
+DEFAULT_QUOTA = 1000
+"""Sandboxes of a project at a time, where nothing is said."""
+_KEY_BYTES = 20
+_SHOWN = 12
+"""First characters of a key by which people tell keys apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent a request.
+
+    Attributes:
+        key_id: The key that came with it.
+        role: What it may do.
+        project: Where it may do it.
+    """
+
+    key_id: str
+    role: str
+    project: str
+
+    def need(self, role: str) -> None:
+        """Refuses whoever has less than this role."""
+        if ROLES.index(self.role) < ROLES.index(role):
+            raise Failure(Kind.FORBIDDEN, f"The role `{self.role}` may not do this", remedy=f"use a key with the role `{role}`")
+
+
+class Access:
+    """Projects, keys and the audit log in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._secret = self._make_secret()
+
+    def _make_secret(self) -> bytes:
+        entry = self.store.get("secret")
+        if entry is None:
+            self.store.transact({"secret": {"hex": secrets.token_hex(32)}}, {"secret": None})
+            entry = self.store.get("secret")
+        assert entry is not None
+        return bytes.fromhex(entry.value["hex"])
+
+    def sandbox_token(self, sandbox_id: str) -> str:
+        """What opens one sandbox's own API; derived, so that there is nothing to be stored or lost."""
+        return hmac.new(self._secret, b"sandbox:" + sandbox_id.encode(), hashlib.sha256).hexdigest()
+
+    def first_key(self) -> str | None:
+        """Makes the first project and its key; none if there is one already."""
+        if self.store.count("keys/"):
+            return None
+        if self.store.get(f"projects/{DEFAULT_PROJECT}") is None:
+            self.make_project(DEFAULT_PROJECT, DEFAULT_QUOTA)
+        key, _ = self.make_key(DEFAULT_PROJECT, "admin", "first key")
+        return key
+
+    def make_key(self, project: str, role: str, name: str) -> tuple[str, Value]:
+        """Makes a key, which is told this once: the store has only its hash."""
+        if self.store.get(f"projects/{project}") is None:
+            raise Failure(Kind.NOT_FOUND, f"There is no project `{project}`", field="project", remedy="make it first: POST /v1/projects")
+        # E2B's client takes keys of this form only.
+        key = f"e2b_{os.urandom(_KEY_BYTES).hex()}"
+        value = {"project": project, "role": role, "name": name, "shown": key[:_SHOWN], "created": time.time()}
+        self.store.transact({f"keys/{_hash(key)}": value})
+        return key, {"id": _hash(key)[:16], **value}
+
+    def caller(self, key: str | None) -> Caller:
+        """Whose key that is."""
+        if not key:
+            remedy = "send it as `X-API-Key` or as `Authorization: Bearer`"
+            raise Failure(Kind.UNAUTHENTICATED, "The request has no API key", remedy=remedy)
+        entry = self.store.get(f"keys/{_hash(key)}")
+        if entry is None:
+            raise Failure(Kind.UNAUTHENTICATED, "The API key is not known here", remedy="an admin makes keys: POST /v1/keys")
+        return Caller(_hash(key)[:16], entry.value["role"], entry.value["project"])
+
+    def keys(self) -> list[dict[str, Any]]:
+        """All keys, without what would open anything."""
+        return [{"id": entry.key.removeprefix("keys/")[:16], **entry.value} for entry in self.store.range("keys/")]
+
+    def remove_key(self, key_id: str) -> None:
+        """Makes a key worthless."""
+        found = [entry for entry in self.store.range("keys/") if entry.key.removeprefix("keys/")[:16] == key_id]
+        if not found:
+            raise Failure(Kind.NOT_FOUND, f"There is no key `{key_id}`", remedy="GET /v1/keys lists them")
+        admins = [entry for entry in self.store.range("keys/") if entry.value["role"] == "admin"]
+        if [entry.key for entry in admins] == [found[0].key]:
+            raise Failure(Kind.CONFLICT, "This is the last key of an admin", remedy="make another one first")
+        self.store.transact({found[0].key: None})
+
+    def make_project(self, name: str, most_sandboxes: int) -> Value:
+        """Makes a project."""
+        value = {"name": name, "most_sandboxes": most_sandboxes, "created": time.time()}
+        if self.store.get(f"projects/{name}") is not None:
+            raise Failure(Kind.EXISTS, f"There is a project `{name}` already", field="name", remedy="choose another name")
+        self.store.transact({f"projects/{name}": value}, {f"projects/{name}": None})
+        return value
+
+    def project(self, name: str) -> Value:
+        """One project."""
+        entry = self.store.get(f"projects/{name}")
+        if entry is None:
+            raise Failure(Kind.NOT_FOUND, f"There is no project `{name}`", remedy="GET /v1/projects lists them")
+        return entry.value
+
+    def note(self, caller: Caller | None, action: str, target: str, **details: Any) -> None:
+        """Writes into the audit log who did what."""
+        now = time.time()
+        who = {"key": caller.key_id, "project": caller.project} if caller else {"key": "service", "project": None}
+        value = {"time": now, **who, "action": action, "target": target, "details": details}
+        self.store.transact({f"audit/{int(now * 1e6):020d}-{secrets.token_hex(3)}": value})
+
+    def audit(self, before: str | None, limit: int) -> list[Entry]:
+        """The newest entries of the audit log, the newest first."""
+        return self.store.range("audit/", after=None if before is None else f"audit/{before}", limit=limit, newest_first=True)
+
+
+def _hash(key: str) -> str:
+    # Keys are random and long: a slow hash would protect nothing more.
+    return hashlib.sha256(key.encode()).hexdigest()

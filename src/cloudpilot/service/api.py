@@ -1,0 +1,329 @@
+"""Our own API, under `/v1`: everything that the foreign ones cannot say. One table makes its routes and its description."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from cloudpilot import __version__
+from cloudpilot.service import api_models as models
+from cloudpilot.service.access import Caller
+from cloudpilot.service.docs_page import PAGE
+from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.service.http import body, caller_of, parse, parse_query, reply
+from cloudpilot.service.metrics import Metrics
+from cloudpilot.service.openapi import describe
+from cloudpilot.service.processes import End, Output
+from cloudpilot.service.sandboxes import Sandbox, Sandboxes
+from cloudpilot.service.settings import LARGEST_UPLOAD
+from cloudpilot.service.templates import Template
+
+MOST_OUTPUT = 1 << 20
+"""Bytes of each of a command's outputs that are answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as its handler sees it."""
+
+    request: Request
+    caller: Caller
+    body: Any
+    query: Any
+
+    @property
+    def sandboxes(self) -> Sandboxes:
+        """All sandboxes."""
+        sandboxes: Sandboxes = self.request.app.state.sandboxes
+        return sandboxes
+
+    @property
+    def state(self) -> Any:
+        """What the application holds."""
+        return self.request.app.state
+
+    def name(self, name: str) -> str:
+        """A part of the path."""
+        value: str = self.request.path_params[name]
+        return value
+
+    def sandbox(self) -> Sandbox:
+        """The sandbox that the path names."""
+        return self.sandboxes.get(self.name("id"), self.caller.project)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that the API does.
+
+    Attributes:
+        method: HTTP's word for it.
+        path: Where.
+        summary: What it does, in a line.
+        role: Who may do it.
+        handler: Does it.
+        answer: What it gives; none is nothing, and bytes are raw.
+        body: What it takes.
+        query: What the query string holds.
+        status: HTTP's status of success.
+        raw: Whether it takes raw bytes.
+    """
+
+    method: str
+    path: str
+    summary: str
+    role: str
+    handler: Callable[[Call], Awaitable[Any]]
+    answer: type[BaseModel | bytes] | None
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    status: int = 200
+    raw: bool = False
+
+
+def error_reply(failure: Failure) -> Response:
+    """A failure as our own API has it."""
+    error = {"code": failure.kind.code, "message": failure.message, "field": failure.field, "remedy": failure.remedy}
+    return reply({"error": error}, failure.kind.status)
+
+
+async def _service(call: Call) -> Any:
+    return {"version": __version__, "sandboxes": call.sandboxes.count(), "role": call.caller.role, "project": call.caller.project}
+
+
+def _shown(sandbox: Sandbox) -> dict[str, Any]:
+    value = sandbox.as_value()
+    del value["envs"]
+    return {"id": sandbox.id, **value}
+
+
+async def _create_sandbox(call: Call) -> Any:
+    given: models.SandboxCreate = call.body
+    template = call.state.templates.get(given.template)
+    sandbox = await call.sandboxes.create(call.caller, template, timeout=given.timeout, metadata=given.metadata, envs=given.env)
+    return _shown(sandbox)
+
+
+async def _list_sandboxes(call: Call) -> Any:
+    found = call.sandboxes.of(call.caller.project)
+    names = [each.id for each in found]
+    if call.query.after is not None:
+        if call.query.after not in names:
+            raise Failure(Kind.INVALID, "No sandbox of this id runs", field="after", remedy="begin anew without it")
+        found = found[names.index(call.query.after) + 1 :]
+    page = found[: call.query.limit]
+    return {"sandboxes": [_shown(each) for each in page], "next": page[-1].id if len(found) > len(page) else None}
+
+
+async def _get_sandbox(call: Call) -> Any:
+    return _shown(call.sandbox())
+
+
+async def _change_sandbox(call: Call) -> Any:
+    sandbox = call.sandbox()
+    call.sandboxes.set_timeout(call.caller, sandbox, call.body.timeout)
+    return _shown(sandbox)
+
+
+async def _kill_sandbox(call: Call) -> Any:
+    await call.sandboxes.kill_and_wait(call.caller, call.sandbox())
+
+
+async def _run_command(call: Call) -> Any:
+    given: models.CommandRun = call.body
+    agent = call.sandbox().inside
+    process = await agent.start(given.args, envs=given.env, user=given.user, cwd=given.cwd, stdin=given.stdin.encode())
+    kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+    truncated = False
+    end: End | None = None
+    try:
+        async with asyncio.timeout(given.timeout):
+            async for item in process.output():
+                if isinstance(item, Output):
+                    room = MOST_OUTPUT - len(kept[item.kind])
+                    truncated |= room < len(item.data)
+                    kept[item.kind] += item.data[:room]
+                else:
+                    end = item
+    except TimeoutError:
+        message = f"The command took longer than {given.timeout:g} s and was killed"
+        raise Failure(Kind.TIMEOUT, message, field="timeout", remedy="give a longer one") from None
+    finally:
+        if end is None and process.end is None:
+            agent.kill_soon(process.pid)
+    assert end is not None
+    texts = {name: data.decode(errors="replace") for name, data in kept.items()}
+    return {"exit_code": end.code, **texts, "truncated": truncated}
+
+
+async def _read_file(call: Call) -> Any:
+    agent = call.sandbox().inside
+    path, who = await agent.place(call.query.path, call.query.user)
+    chunks = agent.read_file(path, who)
+    first = await anext(chunks, b"")
+
+    async def contents() -> Any:
+        try:
+            yield first
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]
+
+    return StreamingResponse(contents(), media_type="application/octet-stream")
+
+
+async def _write_file(call: Call) -> Any:
+    agent = call.sandbox().inside
+    path, who = await agent.place(call.query.path, call.query.user)
+    with tempfile.TemporaryFile() as file:
+        size = 0
+        async for chunk in call.request.stream():
+            size += len(chunk)
+            if size > LARGEST_UPLOAD:
+                raise Failure(Kind.TOO_LARGE, f"A file has at most {LARGEST_UPLOAD >> 30} GiB", remedy="write it in parts")
+            file.write(chunk)
+        file.flush()
+        await agent.write_file(path, who, file.fileno())
+    return {"path": path, "size": size}
+
+
+async def _stats(call: Call) -> Any:
+    sample = await call.sandboxes.sample(call.sandbox())
+    return {name: value for name, value in sample.items() if name != "spent"}
+
+
+async def _log(call: Call) -> Any:
+    return {"lines": [{"time": when, "level": level, "message": line} for when, level, line in call.sandbox().inside.log]}
+
+
+async def _list_templates(call: Call) -> Any:
+    return {"templates": [asdict(each) for each in call.state.templates.all()]}
+
+
+async def _put_template(call: Call) -> Any:
+    template = Template(**call.body.model_dump())
+    call.state.templates.put(template)
+    call.state.access.note(call.caller, "template.put", template.name)
+    return asdict(template)
+
+
+async def _remove_template(call: Call) -> Any:
+    call.state.templates.remove(call.name("name"))
+    call.state.access.note(call.caller, "template.remove", call.name("name"))
+
+
+async def _list_keys(call: Call) -> Any:
+    return {"keys": call.state.access.keys()}
+
+
+async def _make_key(call: Call) -> Any:
+    key, value = call.state.access.make_key(call.body.project, call.body.role, call.body.name)
+    call.state.access.note(call.caller, "key.create", value["id"], role=call.body.role)
+    return {"key": key, **value}
+
+
+async def _remove_key(call: Call) -> Any:
+    call.state.access.remove_key(call.name("id"))
+    call.state.access.note(call.caller, "key.remove", call.name("id"))
+
+
+async def _list_projects(call: Call) -> Any:
+    return {"projects": [entry.value for entry in call.state.store.range("projects/")]}
+
+
+async def _make_project(call: Call) -> Any:
+    value = call.state.access.make_project(call.body.name, call.body.most_sandboxes)
+    call.state.access.note(call.caller, "project.create", call.body.name)
+    return value
+
+
+async def _change_project(call: Call) -> Any:
+    value = {**call.state.access.project(call.name("name")), "most_sandboxes": call.body.most_sandboxes}
+    call.state.store.transact({f"projects/{call.name('name')}": value})
+    call.state.access.note(call.caller, "project.change", call.name("name"), most_sandboxes=call.body.most_sandboxes)
+    return value
+
+
+async def _audit(call: Call) -> Any:
+    found = call.state.access.audit(call.query.before, call.query.limit)
+    entries = [{"id": entry.key.removeprefix("audit/"), **entry.value} for entry in found]
+    return {"entries": entries, "next": entries[-1]["id"] if len(entries) == call.query.limit else None}
+
+
+OPERATIONS = [
+    Operation("GET", "/v1/service", "What the service is, and who you are", "read-only", _service, models.Service),
+    Operation("POST", "/v1/sandboxes", "Start a sandbox", "user", _create_sandbox, models.Sandbox, models.SandboxCreate, status=201),
+    Operation(
+        "GET", "/v1/sandboxes", "List sandboxes, the oldest first", "read-only", _list_sandboxes, models.SandboxPage, query=models.PageQuery
+    ),
+    Operation("GET", "/v1/sandboxes/{id}", "Look at a sandbox", "read-only", _get_sandbox, models.Sandbox),
+    Operation(
+        "PATCH", "/v1/sandboxes/{id}", "Change when a sandbox is ended", "user", _change_sandbox, models.Sandbox, models.SandboxChange
+    ),
+    Operation("DELETE", "/v1/sandboxes/{id}", "End a sandbox", "user", _kill_sandbox, None, status=204),
+    Operation(
+        "POST", "/v1/sandboxes/{id}/commands", "Run a command to its end", "user", _run_command, models.CommandResult, models.CommandRun
+    ),
+    Operation("GET", "/v1/sandboxes/{id}/files", "Read a file", "user", _read_file, bytes, query=models.FileQuery),
+    Operation("PUT", "/v1/sandboxes/{id}/files", "Write a file", "user", _write_file, models.Written, query=models.FileQuery, raw=True),
+    Operation("GET", "/v1/sandboxes/{id}/stats", "What a sandbox uses", "read-only", _stats, models.Stats),
+    Operation("GET", "/v1/sandboxes/{id}/log", "What the service did with a sandbox", "read-only", _log, models.Log),
+    Operation("GET", "/v1/templates", "List templates", "read-only", _list_templates, models.Templates),
+    Operation("POST", "/v1/templates", "Add or replace a template", "admin", _put_template, models.Template, models.Template, status=201),
+    Operation("DELETE", "/v1/templates/{name}", "Remove a template", "admin", _remove_template, None, status=204),
+    Operation("GET", "/v1/keys", "List API keys", "admin", _list_keys, models.Keys),
+    Operation("POST", "/v1/keys", "Make an API key", "admin", _make_key, models.NewKey, models.KeyCreate, status=201),
+    Operation("DELETE", "/v1/keys/{id}", "Make an API key worthless", "admin", _remove_key, None, status=204),
+    Operation("GET", "/v1/projects", "List projects", "admin", _list_projects, models.Projects),
+    Operation("POST", "/v1/projects", "Make a project", "admin", _make_project, models.Project, models.ProjectCreate, status=201),
+    Operation("PATCH", "/v1/projects/{name}", "Change a project's quota", "admin", _change_project, models.Project, models.ProjectChange),
+    Operation("GET", "/v1/audit", "Who changed what, the newest first", "admin", _audit, models.Audit, query=models.AuditQuery),
+]
+
+
+def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
+        caller = caller_of(request, operation.role)
+        query = None if operation.query is None else parse_query(operation.query, request.query_params)
+        given = None if operation.body is None else parse(operation.body, await body(request))
+        for name, value in request.path_params.items():
+            if not re.fullmatch(models.NAME, value):
+                raise Failure(Kind.NOT_FOUND, f"There is no `{value}`", field=name, remedy="names have small letters, digits and `-._`")
+        result = await operation.handler(Call(request, caller, given, query))
+        if isinstance(result, Response):
+            return result
+        return Response(status_code=operation.status) if result is None else reply(result, operation.status)
+
+    return serve
+
+
+def routes(metrics: Metrics) -> list[BaseRoute]:
+    """The API's routes, its description, and figures for Prometheus."""
+    document = describe(OPERATIONS)
+
+    async def openapi(request: Request) -> Response:
+        return reply(document)
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(PAGE, headers={"Content-Security-Policy": "default-src 'self' 'unsafe-inline'"})
+
+    async def figures(request: Request) -> Response:
+        # As Prometheus and its friends expect it: numbers only, nothing of what is in a sandbox.
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return [
+        *(Route(each.path, _endpoint(each), methods=[each.method], name=each.summary) for each in OPERATIONS),
+        Route("/openapi.json", openapi, methods=["GET"]),
+        Route("/docs", docs, methods=["GET"]),
+        Route("/metrics", figures, methods=["GET"]),
+    ]

@@ -1,0 +1,256 @@
+"""What our own API takes and gives, as types: requests are checked by them, and `/openapi.json` is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloudpilot.service.access import DEFAULT_PROJECT, DEFAULT_QUOTA
+from cloudpilot.service.settings import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT, LONGEST_LIFE
+
+NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
+_Text = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
+_Seconds = Annotated[int, Field(ge=0, le=LONGEST_LIFE)]
+
+
+class Taken(BaseModel):
+    """Something that a request brings: what we do not know is refused, since it would not be done."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Asked(BaseModel):
+    """A query string."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorBody(BaseModel):
+    """What was wrong."""
+
+    code: str = Field(description="The kind of failure")
+    message: str = Field(description="What was refused and why, in a sentence")
+    field: str | None = Field(None, description="The field of the request that is wrong")
+    remedy: str | None = Field(None, description="What to do about it")
+
+
+class Error(BaseModel):
+    """A refusal."""
+
+    error: ErrorBody
+
+
+class SandboxCreate(Taken):
+    """A sandbox that shall be started."""
+
+    template: Annotated[str, Field(pattern=NAME)] = "base"
+    timeout: _Seconds = Field(DEFAULT_TIMEOUT, description="Seconds until it is ended")
+    metadata: dict[_Text, _Text] = Field({}, max_length=64)
+    env: dict[_Text, _Text] = Field({}, max_length=64, description="Environment of its commands")
+
+
+class SandboxChange(Taken):
+    """What shall change about a sandbox."""
+
+    timeout: _Seconds = Field(description="Seconds from now until it is ended")
+
+
+class Sandbox(BaseModel):
+    """A sandbox that runs."""
+
+    id: str
+    project: str
+    template: str
+    metadata: dict[str, str]
+    created: float = Field(description="Seconds since 1970")
+    end_at: float = Field(description="When it is ended, in seconds since 1970")
+    memory_mb: int
+    cpus: float
+    network: str
+    state: str
+
+
+class SandboxPage(BaseModel):
+    """Some sandboxes."""
+
+    sandboxes: list[Sandbox]
+    next: str | None = Field(description="Give it as `after` for the next page")
+
+
+class PageQuery(Asked):
+    """Which part of a listing."""
+
+    limit: int = Field(100, ge=1, le=1000)
+    after: str | None = Field(None, max_length=128)
+
+
+class CommandRun(Taken):
+    """A command that shall run to its end."""
+
+    args: list[_Text] = Field(min_length=1, max_length=1024, description="Program and arguments")
+    env: dict[_Text, _Text] = Field({}, max_length=256)
+    cwd: _Text | None = None
+    user: _Text | None = Field(None, description="Name or UID[:GID]; root if none is given")
+    stdin: str = Field("", max_length=1 << 19)
+    timeout: float = Field(60.0, gt=0, le=3600, strict=False, description="Seconds after which it is killed")
+
+
+class CommandResult(BaseModel):
+    """How a command ended."""
+
+    exit_code: int = Field(description="Its status; 128+n if signal n ended it, -1 if that is not known")
+    stdout: str
+    stderr: str
+    truncated: bool = Field(description="Whether it wrote more than is kept")
+
+
+class FileQuery(Asked):
+    """Which file."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    user: str | None = Field(None, max_length=64)
+
+
+class Written(BaseModel):
+    """A file that was written."""
+
+    path: str
+    size: int
+
+
+class Stats(BaseModel):
+    """Figures of a sandbox."""
+
+    time: float
+    cpu_percent: float
+    memory_bytes: int
+    memory_limit_bytes: int
+    processes: int
+
+
+class LogLine(BaseModel):
+    """A line of a sandbox's log."""
+
+    time: float
+    level: str
+    message: str
+
+
+class Log(BaseModel):
+    """A sandbox's log."""
+
+    lines: list[LogLine]
+
+
+class Template(Taken):
+    """What sandboxes start from."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    root: _Text | None = Field(None, description="Directory of the host to show as root; none shows the host's programs")
+    start_command: _Text | None = Field(None, description="Shell command that runs on in each sandbox")
+    ready_command: _Text | None = Field(None, description="Shell command that succeeds once the sandbox is ready")
+    ready_timeout: float = Field(60.0, gt=0, le=600, strict=False)
+    envs: dict[_Text, _Text] = Field({}, max_length=64)
+    memory_mb: int = Field(DEFAULT_MEMORY_MB, ge=16, le=1 << 20)
+    cpus: float | None = Field(None, ge=0.01, le=1024, strict=False)
+    network: Literal["none", "host"] = "none"
+
+
+class Templates(BaseModel):
+    """All templates."""
+
+    templates: list[Template]
+
+
+class KeyCreate(Taken):
+    """A key that shall be made."""
+
+    name: str = Field(min_length=1, max_length=64)
+    role: Literal["read-only", "user", "admin"] = "user"
+    project: Annotated[str, Field(pattern=NAME)] = DEFAULT_PROJECT
+
+
+class Key(BaseModel):
+    """An API key, without what opens anything."""
+
+    id: str
+    name: str
+    role: str
+    project: str
+    shown: str = Field(description="Its first characters")
+    created: float
+
+
+class NewKey(Key):
+    """A key that was just made."""
+
+    key: str = Field(description="What the client sends; it is told this once")
+
+
+class Keys(BaseModel):
+    """All keys."""
+
+    keys: list[Key]
+
+
+class ProjectCreate(Taken):
+    """A project that shall be made."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    most_sandboxes: int = Field(DEFAULT_QUOTA, ge=0, le=100_000)
+
+
+class ProjectChange(Taken):
+    """What shall change about a project."""
+
+    most_sandboxes: int = Field(ge=0, le=100_000)
+
+
+class Project(BaseModel):
+    """A project."""
+
+    name: str
+    most_sandboxes: int
+    created: float
+
+
+class Projects(BaseModel):
+    """All projects."""
+
+    projects: list[Project]
+
+
+class AuditEntry(BaseModel):
+    """Who did what."""
+
+    id: str
+    time: float
+    key: str
+    project: str | None
+    action: str
+    target: str
+    details: dict[str, Any]
+
+
+class Audit(BaseModel):
+    """Part of the audit log, the newest entry first."""
+
+    entries: list[AuditEntry]
+    next: str | None = Field(description="Give it as `before` for older ones")
+
+
+class AuditQuery(Asked):
+    """Which part of the audit log."""
+
+    limit: int = Field(100, ge=1, le=1000)
+    before: str | None = Field(None, max_length=64)
+
+
+class Service(BaseModel):
+    """What the service is."""
+
+    version: str
+    sandboxes: int
+    role: str
+    project: str

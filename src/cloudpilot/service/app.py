@@ -1,0 +1,147 @@
+"""The service as an ASGI application: its routes, what every request passes through, and its start and end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cloudpilot.service import api, failures
+from cloudpilot.service.access import Access
+from cloudpilot.service.e2b import control, envd
+from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.service.metrics import Metrics
+from cloudpilot.service.sandboxes import Sandboxes
+from cloudpilot.service.settings import Settings
+from cloudpilot.service.templates import Templates
+from cloudpilot.store import Store
+
+log = logging.getLogger("cloudpilot.http")
+
+
+class Observed:
+    """Counts and logs every request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.request(scope["method"], route, status, seconds)
+            log.info(
+                "request",
+                extra={
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round(seconds * 1000, 2),
+                    "client": (scope.get("client") or ("",))[0],
+                },
+            )
+
+
+def _refused(request: Request, failure: Failure) -> Response:
+    """A failure in the form that the client of this path knows."""
+    path = request.url.path
+    if isinstance(failure, envd.NoSandbox):
+        return failure.reply()
+    if path.startswith("/v1/"):
+        return api.error_reply(failure)
+    return control.error_reply(failure)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)
+    failure = failures.of(error)
+    if failure is None:
+        log.error("fault", exc_info=error)
+        failure = Failure(Kind.INTERNAL, "The service failed", remedy="its log says why")
+    return _refused(request, failure)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        failure = Failure(Kind.NOT_FOUND, f"There is nothing at `{request.url.path}`", remedy="/docs shows what there is")
+    else:
+        failure = Failure(Kind.INVALID, error.detail, remedy="/docs shows what there is")
+    response = _refused(request, failure)
+    response.status_code = error.status_code
+    if error.headers:
+        response.headers.update(error.headers)
+    return response
+
+
+def make(settings: Settings, store: Store) -> ASGIApp:
+    """The application over a store that is open."""
+    access = Access(store)
+    templates = Templates(store)
+    metrics = Metrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        sandboxes = Sandboxes(store, access, templates)
+        app.state.sandboxes = sandboxes
+        metrics.watch(sandboxes)
+        adopted, lost = await sandboxes.adopt()
+        log.info("started", extra={"adopted": adopted, "lost": lost})
+        yield
+        sandboxes.let_go()
+
+    app = Starlette(
+        routes=[*control.routes(), *envd.routes(), *api.routes(metrics)],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _on_http_error, **dict.fromkeys((*failures.KNOWN, ClientDisconnect, Exception), _on_error)},
+    )
+    state: Any = app.state
+    state.settings, state.access, state.templates, state.store = settings, access, templates, store
+    state.idempotency = {}
+    state.domain = settings.domain or f"localhost:{settings.port}"
+    return Observed(app, metrics)
+
+
+class JsonFormatter(logging.Formatter):
+    """Log lines as JSON objects, one a line."""
+
+    _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        value = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: each for name, each in vars(record).items() if name not in self._USUAL},
+        }
+        if record.exc_info:
+            value["exception"] = self.formatException(record.exc_info)
+        return json.dumps(value, default=str)

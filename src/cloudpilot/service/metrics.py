@@ -1,0 +1,46 @@
+"""Figures for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from cloudpilot.service.sandboxes import Sandboxes
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The service's figures."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self._requests = Counter("cloudpilot_http_requests", "Requests that were answered", labels, registry=self._registry)
+        self._seconds = Histogram(
+            "cloudpilot_http_request_seconds", "How long requests took", ("route",), buckets=_BUCKETS, registry=self._registry
+        )
+        self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered; a status of 0 is a client that hung up before."""
+        known = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE") else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def watch(self, sandboxes: Sandboxes) -> None:
+        """Shows figures of sandboxes, too."""
+        figures: list[tuple[str, str, Callable[[], float]]] = [
+            ("cloudpilot_sandboxes", "Sandboxes that there are", sandboxes.count),
+            ("cloudpilot_sandboxes_started", "Sandboxes that were started", lambda: sandboxes.started),
+            ("cloudpilot_sandboxes_failed", "Sandboxes that could not be started", lambda: sandboxes.failed),
+        ]
+        for name, text, read in figures:
+            Gauge(name, text, registry=self._registry).set_function(read)
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self._registry)

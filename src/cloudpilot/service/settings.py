@@ -1,0 +1,49 @@
+"""What the service is told when it starts, and its limits."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+DEFAULT_PORT = 8200
+DEFAULT_TIMEOUT = 300
+"""Seconds that a sandbox lives where nothing is said, as with E2B."""
+LONGEST_LIFE = 24 * 3600
+"""Seconds that a sandbox may live in all, as with E2B. Its own supervisor ends it then, whether there is a service or not."""
+LARGEST_BODY = 1 << 20
+"""Bytes of a request that is not an upload: the longest command line fits many times."""
+LARGEST_UPLOAD = 4 << 30
+"""Bytes of one upload, which lies on the host's disk until the sandbox has it."""
+DRAIN_PATIENCE = 10
+"""Seconds that requests under way get to finish after SIGTERM."""
+DEFAULT_MEMORY_MB = 1024
+"""Memory of a sandbox whose template says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the service is told.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on; 0 is any that is free.
+        data: Directory of the store and of uploads under way.
+        certificate: File of the TLS certificate chain, if it shall speak TLS.
+        private_key: File of the certificate's key.
+        domain: Name under which ports of sandboxes are reached, as `PORT-SANDBOX.DOMAIN`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    data: str = ""
+    certificate: str | None = None
+    private_key: str | None = None
+    domain: str | None = None
+
+
+def default_data() -> str:
+    """Where the service keeps what it remembers, unless told otherwise."""
+    if os.geteuid() == 0:
+        return "/var/lib/cloudpilot"
+    state = os.environ.get("XDG_STATE_HOME")
+    return os.path.join(state if state and os.path.isabs(state) else os.path.expanduser("~/.local/state"), "cloudpilot")
