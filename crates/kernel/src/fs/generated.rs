@@ -35,6 +35,10 @@ pub trait Directory: Send + Sync + 'static {
     fn lookup(&self, name: &[u8]) -> Result<Plan, Errno>;
     /// All, ascending by cursor.
     fn entries(&self) -> Result<Vec<Entry>, Errno>;
+    /// The process that the directory is about.
+    fn process(&self) -> Option<Arc<crate::task::Process>> {
+        None
+    }
     /// How many of the entries are directories.
     fn subdirectories(&self) -> u64 {
         self.entries().map_or(0, |entries| entries.iter().filter(|entry| entry.file_type == FileType::Directory).count() as u64)
@@ -165,6 +169,14 @@ impl Node {
     /// The root of a filesystem.
     pub fn root(filesystem: Filesystem, plan: Plan) -> Arc<Self> {
         Self::make(filesystem, 1, 1, plan)
+    }
+
+    /// The process that this directory is about, if it is about one.
+    pub fn process(&self) -> Option<Arc<crate::task::Process>> {
+        match &self.kind {
+            Kind::Directory(directory) => directory.process(),
+            _ => None,
+        }
     }
 
     fn make(filesystem: Filesystem, number: u64, parent: u64, plan: Plan) -> Arc<Self> {

@@ -47,6 +47,8 @@ pub struct Area {
     pub wipe_on_fork: bool,
     /// `mlock(2)`.
     pub locked: bool,
+    /// `mseal(2)`: neither unmapped nor changed until the end of the address space.
+    pub sealed: bool,
 }
 
 impl Area {
@@ -93,7 +95,8 @@ impl Area {
             _ => false,
         };
         let flags = |area: &Self| {
-            (area.protection, area.shared, area.may_write, area.grows_down, area.keep_from_fork, area.wipe_on_fork, area.locked)
+            let forked = (area.keep_from_fork, area.wipe_on_fork);
+            (area.protection, area.shared, area.may_write, area.grows_down, forked, area.locked, area.sealed)
         };
         same_content && same_file && flags(self) == flags(next) && self.name == next.name
     }

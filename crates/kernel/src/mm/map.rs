@@ -95,6 +95,7 @@ impl Mm {
         let mut state = self.state.write();
         let start = self.place(&state, request.placement, length)?;
         if matches!(request.placement, Placement::Fixed(_)) {
+            check_sealed(&state, start, start + length)?;
             self.remove(&mut state, executor, start, start + length)?;
         }
         if state.mapped + length > address_limit || state.areas.len() >= MAX_AREAS {
@@ -118,6 +119,7 @@ impl Mm {
             keep_from_fork: false,
             wipe_on_fork: false,
             locked: state.lock_future,
+            sealed: false,
         };
         state.mapped += length;
         if !matches!(request.placement, Placement::Fixed(_) | Placement::FixedFree(_)) {
@@ -214,6 +216,7 @@ impl Mm {
             return Err(Errno::EINVAL);
         }
         let mut state = self.state.write();
+        check_sealed(&state, start, end)?;
         self.remove(&mut state, executor, start, end)
     }
 
@@ -250,6 +253,7 @@ impl Mm {
             return Ok(());
         }
         let mut state = self.state.write();
+        check_sealed(&state, start, end)?;
         let covered = covered_until(&state, start, end);
         split(&mut state, start);
         split(&mut state, covered);
@@ -329,7 +333,9 @@ impl Mm {
                 return Err(Errno::EINVAL);
             }
             self.place(&state, Placement::Fixed(target), new_length)?;
+            check_sealed(&state, target, target + new_length)?;
         }
+        check_sealed(&state, start, old_end)?;
         let (area_start, area) = state.area_at(start).ok_or(Errno::EFAULT)?;
         if area.end < old_end {
             return Err(Errno::EFAULT);
@@ -446,6 +452,7 @@ impl Mm {
                 keep_from_fork: false,
                 wipe_on_fork: false,
                 locked: state.lock_future,
+                sealed: false,
             };
             state.mapped += new_end - old_end;
             self.enter(&mut state, executor, old_end, area, false)?;
@@ -466,6 +473,7 @@ impl Mm {
                 Content::Object(object, offset) if from_file => object.punch(offset + (at - area_start), offset + (to - area_start)),
                 Content::Object(..) if area.shared => {}
                 _ if area.locked => return Err(Errno::EINVAL),
+                _ if area.sealed && area.protection & raw::PROT_WRITE == 0 => return Err(Errno::EPERM),
                 _ => {
                     executor.unmap(at, to - at).map_err(gone)?;
                     state.extents.remove(at, to, |range| self.memory.release(range));
@@ -511,6 +519,12 @@ impl Mm {
         let end = page_up(length).and_then(|length| start.checked_add(length)).ok_or(Errno::EINVAL)?;
         if !start.is_multiple_of(PAGE_SIZE) || end > self.limits.highest { Err(Errno::EINVAL) } else { Ok(end) }
     }
+}
+
+/// `EPERM` if something in a range is sealed.
+fn check_sealed(state: &State, start: u64, end: u64) -> Result<(), Errno> {
+    let from = state.area_at(start).map_or(start, |(at, _)| at);
+    if state.areas.range(from..end).any(|(_, area)| area.sealed) { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 /// The highest gap of `length` bytes between `lowest` and `top`.

@@ -7,7 +7,7 @@ use cloudpilot_abi::{Errno, raw};
 use crate::io::{Destination, Source};
 use crate::task::Task;
 use crate::vfs::file::{File, FileOps, OWN_POSITION};
-use crate::vfs::inode::FileType;
+use crate::vfs::inode::{FileType, SetAttributes};
 use crate::vfs::watch;
 use crate::wait::{PollEvents, WaitError};
 
@@ -157,8 +157,22 @@ pub fn write(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>,
     };
     if let Ok(1..) = result {
         watch::file_event(file, raw::IN_MODIFY);
+        if file.inode.file_type() == FileType::Regular && !task.credentials().has(raw::CAP_FSETID) {
+            drop_set_id(file);
+        }
     }
     result
+}
+
+/// A program that somebody without `CAP_FSETID` changed no longer runs as its owner.
+fn drop_set_id(file: &File) {
+    let Ok(attributes) = file.inode.attributes() else { return };
+    let group = if attributes.permissions & 0o010 != 0 { 0o2000 } else { 0 };
+    if attributes.permissions & (0o4000 | group) != 0 {
+        let permissions = Some(attributes.permissions & !(0o4000 | group));
+        // Where the mode cannot be changed, neither could it have been set.
+        let _ = file.inode.set_attributes(&SetAttributes { permissions, ..SetAttributes::default() });
+    }
 }
 
 /// `RLIMIT_FSIZE`: a write that starts past it is refused with `SIGXFSZ`, one that reaches past it is cut.

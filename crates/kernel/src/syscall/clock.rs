@@ -10,33 +10,33 @@ use rustix::time::{ClockId, clock_gettime as host_clock};
 use super::Arg::{Flags, Int, Ptr, Size};
 use super::{Args, Call, Support, SysResult};
 use crate::task::{Task, usage};
-use crate::time::timers::{Key, Notify, Setting};
+use crate::time::timers::{Base, Key, Left, Notify, Start};
 use crate::time::{monotonic_ns, realtime};
 use crate::wait::WaitError;
 
 const CLOCK_IS_HOSTS: &str = "the clock is the host's";
-const CPU_TIMERS: &str = "timers of processor time run in real time";
+const READ_ONLY: &str = "the clock is the host's: its state can be read, changes are refused with EPERM";
 
-const fn refuse(number: u32, args: &'static [super::Arg]) -> Call {
-    Call { number, handler: |_, _| Err(Errno::EPERM), support: Support::Refused, note: CLOCK_IS_HOSTS, args }
+const fn refuse(number: u32, handler: super::Handler, args: &'static [super::Arg]) -> Call {
+    Call { number, handler, support: Support::Refused, note: CLOCK_IS_HOSTS, args }
 }
 
 /// This family.
 pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_clock_gettime, clock_gettime, &[Int, Ptr]),
     Call::full(raw::__NR_clock_getres, clock_getres, &[Int, Ptr]),
-    refuse(raw::__NR_clock_settime, &[Int, Ptr]),
-    refuse(raw::__NR_clock_adjtime, &[Int, Ptr]),
-    refuse(raw::__NR_adjtimex, &[Ptr]),
-    refuse(raw::__NR_settimeofday, &[Ptr, Ptr]),
+    refuse(raw::__NR_clock_settime, clock_settime, &[Int, Ptr]),
+    Call::partial(raw::__NR_clock_adjtime, clock_adjtime, &[Int, Ptr], READ_ONLY),
+    Call::partial(raw::__NR_adjtimex, |task, args| adjust(task, args.raw(0)), &[Ptr], READ_ONLY),
+    refuse(raw::__NR_settimeofday, |_, _| Err(Errno::EPERM), &[Ptr, Ptr]),
     Call::full(raw::__NR_gettimeofday, gettimeofday, &[Ptr, Ptr]),
     Call::full(raw::__NR_time, time, &[Ptr]),
     Call::full(raw::__NR_nanosleep, nanosleep, &[Ptr, Ptr]),
     Call::full(raw::__NR_clock_nanosleep, clock_nanosleep, &[Int, Flags, Ptr, Ptr]),
     Call::full(raw::__NR_alarm, alarm, &[Size]),
-    Call::partial(raw::__NR_setitimer, setitimer, &[Int, Ptr, Ptr], CPU_TIMERS),
-    Call::partial(raw::__NR_getitimer, getitimer, &[Int, Ptr], CPU_TIMERS),
-    Call::partial(raw::__NR_timer_create, timer_create, &[Int, Ptr, Ptr], CPU_TIMERS),
+    Call::full(raw::__NR_setitimer, setitimer, &[Int, Ptr, Ptr]),
+    Call::full(raw::__NR_getitimer, getitimer, &[Int, Ptr]),
+    Call::full(raw::__NR_timer_create, timer_create, &[Int, Ptr, Ptr]),
     Call::full(raw::__NR_timer_settime, timer_settime, &[Int, Flags, Ptr, Ptr]),
     Call::full(raw::__NR_timer_gettime, timer_gettime, &[Int, Ptr]),
     Call::full(raw::__NR_timer_getoverrun, timer_getoverrun, &[Int]),
@@ -142,6 +142,59 @@ fn clock_getres(task: &Arc<Task>, args: &Args) -> SysResult {
     Ok(0)
 }
 
+fn clock_settime(task: &Arc<Task>, args: &Args) -> SysResult {
+    // Only the wall clock can be set at all.
+    if args.int(0) != CLOCK_REALTIME {
+        return Err(Errno::EINVAL);
+    }
+    nanoseconds(task.read(args.raw(1))?)?;
+    Err(Errno::EPERM)
+}
+
+fn clock_adjtime(task: &Arc<Task>, args: &Args) -> SysResult {
+    match args.int(0) {
+        CLOCK_REALTIME => adjust(task, args.raw(1)),
+        clock => now(task, clock).and(Err(Errno::EOPNOTSUPP)),
+    }
+}
+
+/// `struct timex`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Timex {
+    modes: u32,
+    pad: u32,
+    offset: i64,
+    frequency: i64,
+    largest_error: i64,
+    estimated_error: i64,
+    status: i32,
+    pad_after_status: u32,
+    constant: i64,
+    precision: i64,
+    tolerance: i64,
+    time: Timeval,
+    tick: i64,
+    rest: [i64; 12],
+}
+
+/// What adjusting the clock answers to those who only ask: a clock that nobody steers.
+fn adjust(task: &Arc<Task>, address: u64) -> SysResult {
+    const STA_UNSYNC: i32 = 0x40;
+    const TIME_ERROR: usize = 5;
+    let mut given: Timex = task.read(address)?;
+    if given.modes != 0 {
+        return Err(Errno::EPERM);
+    }
+    let wall = realtime();
+    given = Timex { status: STA_UNSYNC, constant: 2, precision: 1, tolerance: 32_768_000, tick: 10_000, ..Timex::zeroed() };
+    given.largest_error = 16_000_000;
+    given.estimated_error = 16_000_000;
+    given.time = Timeval { tv_sec: wall.tv_sec, tv_usec: wall.tv_nsec / 1000 };
+    task.write(address, &given)?;
+    Ok(TIME_ERROR)
+}
+
 fn gettimeofday(task: &Arc<Task>, args: &Args) -> SysResult {
     if args.raw(0) != 0 {
         let now = realtime();
@@ -185,8 +238,10 @@ fn nanosleep(task: &Arc<Task>, args: &Args) -> SysResult {
 fn clock_nanosleep(task: &Arc<Task>, args: &Args) -> SysResult {
     let clock = args.int(0);
     let time: Timespec = task.read(args.raw(2))?;
-    if clock == CLOCK_THREAD {
-        return Err(Errno::EINVAL);
+    match clock {
+        CLOCK_THREAD => return Err(Errno::EINVAL),
+        CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | CLOCK_MONOTONIC_RAW => return Err(Errno::EOPNOTSUPP),
+        _ => {}
     }
     let absolute = args.uint(1) & raw::TIMER_ABSTIME != 0;
     if matches!(clock, CLOCK_PROCESS | ..0) {
@@ -222,12 +277,11 @@ fn timeval(nanoseconds: u64) -> Timeval {
     Timeval { tv_sec: (nanoseconds / SECOND) as i64, tv_usec: (nanoseconds % SECOND / 1000) as i64 }
 }
 
-fn setting(value: u64, interval: u64) -> Setting {
-    Setting { next: if value == 0 { 0 } else { monotonic_ns().saturating_add(value) }, interval }
+fn start(value: u64) -> Start {
+    if value == 0 { Start::Disarmed } else { Start::After(value) }
 }
 
-fn interval_value(setting: Setting) -> IntervalValue {
-    let (left, interval) = setting.left();
+fn interval_value((left, interval): Left) -> IntervalValue {
     // Less than a microsecond left is not nothing.
     IntervalValue { interval: timeval(interval), value: timeval(if left == 0 { 0 } else { left.max(1000) }) }
 }
@@ -242,10 +296,9 @@ fn interval_signal(kind: u32) -> Result<i32, Errno> {
 }
 
 fn alarm(task: &Arc<Task>, args: &Args) -> SysResult {
-    let new = setting(u64::from(args.uint(0)) * SECOND, 0);
     let process = &task.process;
-    let old = process.timers.lock().set_interval(process, raw::ITIMER_REAL, raw::SIGALRM as i32, new);
-    let (left, _) = old.left();
+    let new = start(u64::from(args.uint(0)) * SECOND);
+    let (left, _) = process.timers.lock().set_interval(process, raw::ITIMER_REAL, raw::SIGALRM as i32, new, 0);
     // Rounded to the nearest second, but an armed timer has at least one.
     Ok(if left == 0 { 0 } else { ((left + SECOND / 2) / SECOND).max(1) as usize })
 }
@@ -254,9 +307,9 @@ fn setitimer(task: &Arc<Task>, args: &Args) -> SysResult {
     let kind = args.uint(0);
     let signal = interval_signal(kind)?;
     let given: IntervalValue = if args.raw(1) == 0 { IntervalValue::default() } else { task.read(args.raw(1))? };
-    let new = setting(timeval_ns(given.value)?, timeval_ns(given.interval)?);
+    let (value, interval) = (timeval_ns(given.value)?, timeval_ns(given.interval)?);
     let process = &task.process;
-    let old = process.timers.lock().set_interval(process, kind, signal, new);
+    let old = process.timers.lock().set_interval(process, kind, signal, start(value), interval);
     if args.raw(2) != 0 {
         task.write(args.raw(2), &interval_value(old))?;
     }
@@ -265,8 +318,8 @@ fn setitimer(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn getitimer(task: &Arc<Task>, args: &Args) -> SysResult {
     interval_signal(args.uint(0))?;
-    let setting = task.process.timers.lock().interval(args.uint(0));
-    task.write(args.raw(1), &interval_value(setting))?;
+    let left = task.process.timers.lock().interval(args.uint(0));
+    task.write(args.raw(1), &interval_value(left))?;
     Ok(0)
 }
 
@@ -281,11 +334,32 @@ struct SignalEvent {
     rest: [i32; 11],
 }
 
+/// What a timer made for this clock counts.
+fn timer_base(task: &Arc<Task>, clock: i32) -> Result<Base, Errno> {
+    let pid = !(clock >> 3);
+    Ok(match clock {
+        CLOCK_PROCESS => Base::Process(Arc::downgrade(&task.process)),
+        CLOCK_THREAD => Base::Thread(Arc::downgrade(task)),
+        ..0 if clock & 4 != 0 => {
+            cpu_clock(task, clock)?;
+            let thread = if pid == 0 { Some(Arc::clone(task)) } else { task.kernel.tasks.find(pid) };
+            Base::Thread(Arc::downgrade(&thread.ok_or(Errno::EINVAL)?))
+        }
+        ..0 => {
+            let process = if pid == 0 { Some(Arc::clone(&task.process)) } else { task.kernel.tasks.process(pid) };
+            Base::Process(Arc::downgrade(&process.ok_or(Errno::EINVAL)?))
+        }
+        CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | CLOCK_MONOTONIC_RAW => return Err(Errno::EOPNOTSUPP),
+        _ => {
+            deadline_at(clock, Timespec::default())?;
+            Base::Real(clock)
+        }
+    })
+}
+
 fn timer_create(task: &Arc<Task>, args: &Args) -> SysResult {
     let clock = args.int(0);
-    if !matches!(clock, CLOCK_PROCESS | CLOCK_THREAD | ..0) {
-        deadline_at(clock, Timespec::default())?;
-    }
+    let base = timer_base(task, clock)?;
     let notify = match args.raw(1) {
         0 => None,
         address => {
@@ -306,7 +380,7 @@ fn timer_create(task: &Arc<Task>, args: &Args) -> SysResult {
             Some((notify, event.value))
         }
     };
-    let number = task.process.timers.lock().create(&task.process, clock, notify)?;
+    let number = task.process.timers.lock().create(&task.process, base, notify)?;
     task.write(args.raw(2), &number)?;
     Ok(0)
 }
@@ -319,21 +393,24 @@ struct TimerValue {
     value: Timespec,
 }
 
-fn timer_value(setting: Setting) -> TimerValue {
-    let (left, interval) = setting.left();
+fn timer_value((left, interval): Left) -> TimerValue {
     TimerValue { interval: timespec(interval), value: timespec(left) }
 }
 
 fn timer_settime(task: &Arc<Task>, args: &Args) -> SysResult {
     let key = Key::Posix(args.int(0));
+    if args.raw(2) == 0 {
+        return Err(Errno::EINVAL);
+    }
     let given: TimerValue = task.read(args.raw(2))?;
     let (value, interval) = (nanoseconds(given.value)?, nanoseconds(given.interval)?);
-    let clock = task.process.timers.lock().clock(key)?;
-    let new = match args.uint(1) & raw::TIMER_ABSTIME != 0 && value != 0 {
-        true => Setting { next: deadline_at(clock, given.value)?, interval },
-        false => setting(value, interval),
+    let base = task.process.timers.lock().base(key)?;
+    let new = match (args.uint(1) & raw::TIMER_ABSTIME != 0 && value != 0, base) {
+        (true, Base::Real(clock)) => Start::At(deadline_at(clock, given.value)?),
+        (true, _) => Start::At(value),
+        (false, _) => start(value),
     };
-    let old = task.process.timers.lock().set(key, new)?;
+    let old = task.process.timers.lock().set(key, new, interval)?;
     if args.raw(3) != 0 {
         task.write(args.raw(3), &timer_value(old))?;
     }
@@ -341,8 +418,8 @@ fn timer_settime(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn timer_gettime(task: &Arc<Task>, args: &Args) -> SysResult {
-    let setting = task.process.timers.lock().get(Key::Posix(args.int(0)))?;
-    task.write(args.raw(1), &timer_value(setting))?;
+    let left = task.process.timers.lock().get(Key::Posix(args.int(0)))?;
+    task.write(args.raw(1), &timer_value(left))?;
     Ok(0)
 }
 

@@ -14,7 +14,12 @@ use crate::task::Task;
 
 /// This family.
 pub const CALLS: &[Call] = &[
-    Call::partial(raw::__NR_futex, futex, &[Ptr, Flags, Size, Ptr, Ptr, Size], "no priority inheritance: those operations are ENOSYS"),
+    Call::partial(
+        raw::__NR_futex,
+        futex,
+        &[Ptr, Flags, Size, Ptr, Ptr, Size],
+        "locks with priority inheritance go to waiters in the order of their coming; the host's scheduler does not hear of priorities",
+    ),
     Call::full(raw::__NR_futex_wait, futex_wait, &[Ptr, Size, Size, Flags, Ptr, Int]),
     Call::full(raw::__NR_futex_wake, futex_wake, &[Ptr, Size, Int, Flags]),
     Call::full(raw::__NR_futex_requeue, futex_requeue, &[Ptr, Flags, Int, Int]),
@@ -35,6 +40,9 @@ fn futex(task: &Arc<Task>, args: &Args) -> SysResult {
     let shared = operation & raw::FUTEX_PRIVATE_FLAG == 0;
     let command = operation & !(raw::FUTEX_PRIVATE_FLAG | raw::FUTEX_CLOCK_REALTIME);
     let realtime = operation & raw::FUTEX_CLOCK_REALTIME != 0;
+    if realtime && !matches!(command, raw::FUTEX_WAIT_BITSET | raw::FUTEX_WAIT_REQUEUE_PI | raw::FUTEX_LOCK_PI2) {
+        return Err(Errno::ENOSYS);
+    }
     match command {
         raw::FUTEX_WAIT | raw::FUTEX_WAIT_BITSET => {
             let deadline = match args.raw(3) {
@@ -70,8 +78,32 @@ fn futex(task: &Arc<Task>, args: &Args) -> SysResult {
             futex::requeue(task, (address, args.raw(4)), (wakes as u32, moves as u32), expected, (shared, shared))
         }
         raw::FUTEX_WAKE_OP => futex::wake_op(task, (address, args.raw(4)), (value, args.uint(3)), args.uint(5), shared),
+        raw::FUTEX_LOCK_PI | raw::FUTEX_LOCK_PI2 | raw::FUTEX_TRYLOCK_PI => {
+            let monotonic = command == raw::FUTEX_LOCK_PI2 && !realtime;
+            let try_only = command == raw::FUTEX_TRYLOCK_PI;
+            let deadline = if try_only { None } else { lock_deadline(task, args.raw(3), monotonic)? };
+            futex::lock(task, address, shared, deadline, try_only)
+        }
+        raw::FUTEX_UNLOCK_PI => futex::unlock(task, address, shared),
+        raw::FUTEX_WAIT_REQUEUE_PI => {
+            let deadline = lock_deadline(task, args.raw(3), !realtime)?;
+            futex::wait_requeue(task, &Word { address, value, bits: ANY, shared }, args.raw(4), deadline)
+        }
+        raw::FUTEX_CMP_REQUEUE_PI => {
+            let (wakes, moves) = (args.int(2), args.int(3));
+            if wakes != 1 || moves < 0 {
+                return Err(Errno::EINVAL);
+            }
+            futex::requeue_to_lock(task, (address, args.raw(4)), 1 + moves as usize, args.uint(5), shared)
+        }
         _ => Err(Errno::ENOSYS),
     }
+}
+
+/// The absolute timeout of the calls about priority-inheritance locks.
+fn lock_deadline(task: &Task, address: u64, monotonic: bool) -> Result<Option<u64>, Errno> {
+    let clock = if monotonic { raw::CLOCK_MONOTONIC } else { raw::CLOCK_REALTIME };
+    if address == 0 { Ok(None) } else { clock::deadline_at(clock as i32, task.read(address)?).map(Some) }
 }
 
 /// Checks the flags of the newer calls; answers whether the word is shared.

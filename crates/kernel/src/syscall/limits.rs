@@ -115,6 +115,10 @@ const AMBIENT_CLEAR_ALL: u64 = 4;
 const KEEP_CAPS: u32 = 1 << 4;
 /// Bits of `securebits` that exist.
 const ALL_SECUREBITS: u64 = 0xff;
+/// `PR_GET_TSC`, `PR_SET_TSC`: reading the time-stamp counter cannot be forbidden.
+const PR_GET_TSC: u32 = 25;
+const PR_SET_TSC: u32 = 26;
+const TSC_ENABLE: u32 = 1;
 /// `PR_SET_VMA` and its only attribute.
 const PR_SET_VMA: u32 = 0x5356_4d41;
 
@@ -156,10 +160,13 @@ fn prctl(task: &Arc<Task>, args: &Args) -> SysResult {
             Ok(0)
         }
         raw_prctl::PR_GET_CHILD_SUBREAPER => task.write(value, &i32::from(process.reaps_descendants.load(Ordering::Relaxed))).map(|()| 0),
-        raw_prctl::PR_SET_NO_NEW_PRIVS if value == 1 => credentials::change(task, |new| {
+        raw_prctl::PR_SET_NO_NEW_PRIVS if value == 1 && args.0[2..5] == [0; 3] => credentials::change(task, |new| {
             new.no_new_privs = true;
             Ok(())
         }),
+        PR_GET_TSC => task.write(value, &TSC_ENABLE).map(|()| 0),
+        PR_SET_TSC if value == u64::from(TSC_ENABLE) => Ok(0),
+        raw_prctl::PR_GET_NO_NEW_PRIVS if args.0[1..5] != [0; 4] => Err(Errno::EINVAL),
         raw_prctl::PR_GET_NO_NEW_PRIVS => Ok(usize::from(own.no_new_privs)),
         raw_prctl::PR_SET_KEEPCAPS if value <= 1 => credentials::change(task, |new| {
             new.securebits = new.securebits & !KEEP_CAPS | if value == 1 { KEEP_CAPS } else { 0 };

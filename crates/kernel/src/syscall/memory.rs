@@ -25,6 +25,7 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_munlock, munlock, &[Ptr, Size]),
     Call::partial(raw::__NR_mlockall, mlockall, &[Flags], "as mlock"),
     Call::full(raw::__NR_munlockall, munlockall, &[]),
+    Call::full(raw::__NR_mseal, mseal, &[Ptr, Size, Flags]),
 ];
 
 const PROTECTIONS: u32 = raw::PROT_READ | raw::PROT_WRITE | raw::PROT_EXEC | raw::PROT_SEM | raw::PROT_GROWSDOWN | raw::PROT_GROWSUP;
@@ -254,5 +255,17 @@ fn mlockall(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn munlockall(task: &Arc<Task>, _args: &Args) -> SysResult {
     task.mm()?.change_all_areas(false, |area| area.locked = false);
+    Ok(0)
+}
+
+fn mseal(task: &Arc<Task>, args: &Args) -> SysResult {
+    let (start, length) = (args.raw(0), args.raw(1));
+    if args.raw(2) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mm = task.mm()?;
+    // All or nothing: a gap is found before anything is sealed.
+    mm.change_areas(start, length, |_| {})?;
+    mm.change_areas(start, length, |area| area.sealed = true)?;
     Ok(0)
 }

@@ -1,6 +1,7 @@
 //! System calls: one table by number, one file a family. The families only decode arguments and call the objects.
 
 pub mod at;
+mod barrier;
 pub mod blocking;
 mod clock;
 mod credentials;
@@ -15,6 +16,7 @@ mod message;
 pub mod mount;
 pub mod names;
 pub mod open;
+mod peers;
 pub mod poll;
 mod process;
 mod record_locks;

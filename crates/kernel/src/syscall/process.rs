@@ -293,7 +293,9 @@ fn pidfd_send_signal(task: &Arc<Task>, args: &Args) -> SysResult {
     if args.raw(3) != 0 {
         return Err(Errno::EINVAL);
     }
-    let process = pidfd::process_of(&*task.file(args.int(0))?)?;
+    let file = task.file(args.int(0))?;
+    // Before there were pidfds, a directory of procfs stood for a process.
+    let process = pidfd::process_of(&file).or_else(|errno| crate::fs::proc::process_of(&*file.inode).ok_or(errno))?;
     if process.has_exited() {
         return Err(Errno::ESRCH);
     }

@@ -50,9 +50,12 @@ fn check(task: &Arc<Task>, place: &Place, name: &[u8], write: bool) -> Result<()
     if write {
         permission::check_writable_mount(place)?;
     }
+    if [&b"user."[..], b"trusted.", b"security."].contains(&name) {
+        return Err(Errno::EINVAL);
+    }
     let credentials = task.credentials();
     let attributes = place.inode().attributes()?;
-    if name.starts_with(b"user.") && name.len() > 5 {
+    if name.starts_with(b"user.") {
         if !matches!(attributes.file_type, FileType::Regular | FileType::Directory) {
             return Err(if write { Errno::EPERM } else { Errno::ENODATA });
         }

@@ -55,6 +55,10 @@ impl CloneArguments {
     }
 
     fn check(&self) -> Result<(), Errno> {
+        let shares_what_parts = self.has(raw::CLONE_FS) && self.flags & u64::from(raw::CLONE_NEWNS | raw::CLONE_NEWUSER) != 0;
+        if shares_what_parts {
+            return Err(Errno::EINVAL);
+        }
         if self.flags & NAMESPACES != 0 {
             return Err(Errno::EPERM);
         }

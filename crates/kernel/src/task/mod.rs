@@ -116,6 +116,8 @@ pub struct Task {
     pub parent_death_signal: AtomicI32,
     /// Nanoseconds spent in the guest, and in the kernel on its behalf.
     pub user_ns: AtomicU64,
+    /// Since when the guest runs, on the monotonic clock; 0 while it does not.
+    pub guest_since: AtomicU64,
     /// See [`user_ns`](Self::user_ns).
     pub system_ns: AtomicU64,
     /// Nanoseconds slept in the kernel.
@@ -181,6 +183,7 @@ impl Task {
             vfork: Mutex::new(None),
             parent_death_signal: AtomicI32::new(0),
             user_ns: AtomicU64::new(0),
+            guest_since: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
             slept_ns: AtomicU64::new(0),
             scheduling: Mutex::new(parts.scheduling),
@@ -245,6 +248,18 @@ impl Task {
         self.parker.unpark();
         if self.in_guest.load(Ordering::SeqCst) {
             self.interrupter.lock().interrupt();
+        }
+    }
+
+    /// Makes the guest thread leave the guest, if it is there, and waits until it has: whatever it did before is then visible.
+    pub fn pass_barrier(&self) {
+        let stay = self.guest_since.load(Ordering::SeqCst);
+        if stay == 0 {
+            return;
+        }
+        self.interrupter.lock().interrupt();
+        while self.guest_since.load(Ordering::SeqCst) == stay {
+            std::thread::yield_now();
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Process {
     pub dumpable: AtomicU32,
     /// `PR_SET_CHILD_SUBREAPER`.
     pub reaps_descendants: AtomicBool,
+    /// What it registered for with `membarrier(2)`.
+    pub barriers: AtomicU32,
     /// Interval and POSIX timers.
     pub timers: Mutex<crate::time::timers::Timers>,
 }
@@ -72,6 +74,7 @@ impl Process {
             uid: AtomicU32::new(0),
             dumpable: AtomicU32::new(1),
             reaps_descendants: AtomicBool::new(false),
+            barriers: AtomicU32::new(0),
             timers: Mutex::default(),
         }
     }

@@ -51,7 +51,9 @@ fn enter_guest(task: &Task) -> Option<Stop> {
     // Whoever adds work now sees that the guest runs, and interrupts it; whoever did before is seen here.
     let stop = task.work().is_empty().then(|| {
         let before = crate::time::monotonic_ns();
+        task.guest_since.store(before, Ordering::SeqCst);
         let stop = cpu.guest.run(&mut cpu.registers);
+        task.guest_since.store(0, Ordering::SeqCst);
         task.user_ns.fetch_add(crate::time::monotonic_ns().saturating_sub(before), Ordering::Relaxed);
         stop
     });

@@ -108,7 +108,7 @@ impl Times {
 
 fn amount(task: &Task) -> Amount {
     let resident = task.mm.lock().clone().map_or(0, |mm| mm.resident_bytes());
-    Amount { user_ns: task.user_ns.load(Ordering::Relaxed), system_ns: task.system_ns.load(Ordering::Relaxed), peak_bytes: resident }
+    Amount { user_ns: task.guest_ns(), system_ns: task.system_ns.load(Ordering::Relaxed), peak_bytes: resident }
 }
 
 /// What a process used, or one thread of it. Takes `family`, then `usage`, one after the other.
@@ -152,8 +152,17 @@ pub fn child_waited_for(parent: &Process, child: &Process) {
 }
 
 impl Task {
+    /// Time in the guest, the present stay included.
+    pub fn guest_ns(&self) -> u64 {
+        let stay = match self.guest_since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => crate::time::monotonic_ns().saturating_sub(since),
+        };
+        self.user_ns.load(Ordering::Relaxed) + stay
+    }
+
     /// Processor time, guest and kernel together.
     pub fn cpu_ns(&self) -> u64 {
-        self.user_ns.load(Ordering::Relaxed) + self.system_ns.load(Ordering::Relaxed)
+        self.guest_ns() + self.system_ns.load(Ordering::Relaxed)
     }
 }

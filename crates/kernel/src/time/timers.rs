@@ -11,7 +11,7 @@ use cloudpilot_abi::{Errno, raw};
 use super::monotonic_ns;
 use super::service::{Expire, TimerHandle, schedule};
 use crate::signal;
-use crate::task::{Process, Task};
+use crate::task::{Process, Task, usage};
 
 /// Most POSIX timers of one process; on Linux `RLIMIT_SIGPENDING` bounds them.
 const MOST_TIMERS: usize = 4096;
@@ -29,32 +29,74 @@ pub enum Notify {
     Thread(i32, Weak<Task>),
 }
 
-/// When a timer ends: first, and again after each period (0 for once). Nanoseconds of the monotonic clock.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Setting {
-    /// Next end; 0 when it is not armed.
-    pub next: u64,
-    /// Period.
-    pub interval: u64,
+/// What a timer counts.
+#[derive(Clone)]
+pub enum Base {
+    /// Real time, on the monotonic clock; absolute times of this clock are converted when they are set.
+    Real(i32),
+    /// Time that a process spends in its own code (`ITIMER_VIRTUAL`).
+    User(Weak<Process>),
+    /// Processor time of a process.
+    Process(Weak<Process>),
+    /// Processor time of a thread.
+    Thread(Weak<Task>),
 }
 
-impl Setting {
-    /// Nanoseconds that are left, and the period. An armed timer has at least one left.
-    pub fn left(&self) -> (u64, u64) {
-        let left = if self.next == 0 { 0 } else { self.next.saturating_sub(monotonic_ns()).max(1) };
-        (left, self.interval)
+/// Shortest wait before processor time is looked at again.
+const SHORTEST_LOOK_NS: u64 = 1_000_000;
+
+impl Base {
+    /// What it shows.
+    pub fn now(&self) -> u64 {
+        let of_process = |process: &Weak<Process>| process.upgrade().map(|process| usage::times(&process, None)).unwrap_or_default();
+        match self {
+            Self::Real(_) => monotonic_ns(),
+            Self::User(process) => of_process(process).user_ns,
+            Self::Process(process) => {
+                let times = of_process(process);
+                times.user_ns + times.system_ns
+            }
+            Self::Thread(task) => task.upgrade().map_or(0, |task| task.cpu_ns()),
+        }
+    }
+
+    /// The earliest time, on the monotonic clock, at which it can show `next`.
+    fn earliest(&self, next: u64) -> u64 {
+        let threads = match self {
+            Self::Real(_) => return next,
+            Self::User(process) | Self::Process(process) => process.upgrade().map_or(1, |process| process.family.lock().tasks.len().max(1)),
+            Self::Thread(_) => 1,
+        };
+        let left = next.saturating_sub(self.now()) / threads as u64;
+        monotonic_ns().saturating_add(left.max(SHORTEST_LOOK_NS))
     }
 }
+
+/// When a timer ends first.
+#[derive(Clone, Copy, Debug)]
+pub enum Start {
+    /// Never.
+    Disarmed,
+    /// After so many nanoseconds of its base.
+    After(u64),
+    /// When its base shows this.
+    At(u64),
+}
+
+/// Nanoseconds that are left (0 when it is not armed), and the period.
+pub type Left = (u64, u64);
 
 struct Timer {
     process: Weak<Process>,
     key: Key,
-    setting: Setting,
+    base: Base,
+    /// Next end, in its base's time; 0 when it is not armed.
+    next: u64,
+    /// Period; 0 for once.
+    interval: u64,
     notify: Notify,
     /// `sigev_value`.
     value: u64,
-    /// `clock_gettime` clock that absolute times are given in.
-    clock: i32,
     handle: Option<TimerHandle>,
     overrun: u64,
 }
@@ -87,54 +129,65 @@ impl Timers {
     }
 
     /// What an interval timer is set to.
-    pub fn interval(&self, kind: u32) -> Setting {
-        self.timers.get(&Key::Interval(kind)).map_or_else(Setting::default, |timer| timer.setting)
+    pub fn interval(&self, kind: u32) -> Left {
+        self.timers.get(&Key::Interval(kind)).map_or((0, 0), Timer::left)
     }
 
     /// Makes a POSIX timer; answers its number.
-    pub fn create(&mut self, process: &Arc<Process>, clock: i32, notify: Option<(Notify, u64)>) -> Result<i32, Errno> {
+    pub fn create(&mut self, process: &Arc<Process>, base: Base, notify: Option<(Notify, u64)>) -> Result<i32, Errno> {
         if self.timers.len() >= MOST_TIMERS {
             return Err(Errno::EAGAIN);
         }
         let number = self.next;
         self.next = self.next.wrapping_add(1) & i32::MAX;
         let (notify, value) = notify.unwrap_or((Notify::Process(raw::SIGALRM as i32), number as u64));
-        self.enter(process, Key::Posix(number), clock, notify, value);
+        self.enter(process, Key::Posix(number), base, notify, value);
         Ok(number)
     }
 
-    fn enter(&mut self, process: &Arc<Process>, key: Key, clock: i32, notify: Notify, value: u64) {
+    fn enter(&mut self, process: &Arc<Process>, key: Key, base: Base, notify: Notify, value: u64) {
         let process = Arc::downgrade(process);
-        let timer = Timer { process, key, setting: Setting::default(), notify, value, clock, handle: None, overrun: 0 };
+        let timer = Timer { process, key, base, next: 0, interval: 0, notify, value, handle: None, overrun: 0 };
         self.timers.insert(key, timer);
     }
 
     /// Sets an interval timer; answers what it was.
-    pub fn set_interval(&mut self, process: &Arc<Process>, kind: u32, signal: i32, setting: Setting) -> Setting {
+    pub fn set_interval(&mut self, process: &Arc<Process>, kind: u32, signal: i32, start: Start, interval: u64) -> Left {
         let key = Key::Interval(kind);
         if !self.timers.contains_key(&key) {
-            self.enter(process, key, 0, Notify::Process(signal), 0);
+            let base = match kind {
+                raw::ITIMER_VIRTUAL => Base::User(Arc::downgrade(process)),
+                raw::ITIMER_PROF => Base::Process(Arc::downgrade(process)),
+                _ => Base::Real(raw::CLOCK_MONOTONIC as i32),
+            };
+            self.enter(process, key, base, Notify::Process(signal), 0);
         }
-        self.set(key, setting).unwrap_or_default()
+        self.set(key, start, interval).unwrap_or_default()
     }
 
     /// Sets a timer; answers what it was.
-    pub fn set(&mut self, key: Key, setting: Setting) -> Result<Setting, Errno> {
+    pub fn set(&mut self, key: Key, start: Start, interval: u64) -> Result<Left, Errno> {
         let timer = self.timers.get_mut(&key).ok_or(Errno::EINVAL)?;
-        let before = std::mem::replace(&mut timer.setting, setting);
+        let before = timer.left();
+        timer.next = match start {
+            Start::Disarmed => 0,
+            Start::After(time) => timer.base.now().saturating_add(time),
+            Start::At(time) => time.max(1),
+        };
+        timer.interval = interval;
         timer.overrun = 0;
         timer.arm();
         Ok(before)
     }
 
     /// What a timer is set to.
-    pub fn get(&self, key: Key) -> Result<Setting, Errno> {
-        self.timers.get(&key).map(|timer| timer.setting).ok_or(Errno::EINVAL)
+    pub fn get(&self, key: Key) -> Result<Left, Errno> {
+        self.timers.get(&key).map(Timer::left).ok_or(Errno::EINVAL)
     }
 
-    /// The clock of a timer.
-    pub fn clock(&self, key: Key) -> Result<i32, Errno> {
-        self.timers.get(&key).map(|timer| timer.clock).ok_or(Errno::EINVAL)
+    /// What a timer counts.
+    pub fn base(&self, key: Key) -> Result<Base, Errno> {
+        self.timers.get(&key).map(|timer| timer.base.clone()).ok_or(Errno::EINVAL)
     }
 
     /// Ends that came while the last signal was still pending.
@@ -149,33 +202,46 @@ impl Timers {
 }
 
 impl Timer {
+    /// What is left, and the period. An armed timer has at least one nanosecond left.
+    fn left(&self) -> Left {
+        (if self.next == 0 { 0 } else { self.next.saturating_sub(self.base.now()).max(1) }, self.interval)
+    }
+
     fn arm(&mut self) {
         self.handle = None;
-        if self.setting.next != 0 {
+        if self.next != 0 {
             let end = End { process: self.process.clone(), key: self.key };
-            self.handle = Some(schedule(self.setting.next, Arc::new(end)));
+            self.handle = Some(schedule(self.base.earliest(self.next), Arc::new(end)));
         }
     }
 
-    /// The time has come: notes it, arms the next one, answers what is to be sent.
+    /// The time may have come: if so notes it, arms the next one, answers what is to be sent.
     fn elapse(&mut self) -> Option<(Notify, Siginfo)> {
-        let now = monotonic_ns();
-        if self.setting.next == 0 || now < self.setting.next {
+        if self.next == 0 {
             return None;
         }
-        let missed = match self.setting.interval {
+        let now = self.base.now();
+        if now < self.next {
+            self.arm();
+            return None;
+        }
+        let missed = match self.interval {
             0 => {
-                self.setting.next = 0;
+                self.next = 0;
                 0
             }
             interval => {
-                let missed = (now - self.setting.next) / interval;
-                self.setting.next += (missed + 1) * interval;
+                let missed = (now - self.next) / interval;
+                self.next += (missed + 1) * interval;
                 missed
             }
         };
-        self.overrun = missed;
+        let still_pending = self.add_to_pending(missed + 1);
+        self.overrun = if still_pending { self.overrun + missed + 1 } else { missed };
         self.arm();
+        if still_pending {
+            return None;
+        }
         let number = match &self.notify {
             Notify::Nobody => return None,
             Notify::Process(number) | Notify::Thread(number, _) => *number,
@@ -187,6 +253,25 @@ impl Timer {
             info.fields[1] = self.value;
         }
         Some((self.notify.clone(), info))
+    }
+}
+
+impl Timer {
+    /// Counts ends in the timer's signal that nobody took yet; false if there is none.
+    fn add_to_pending(&self, ends: u64) -> bool {
+        let (Key::Posix(id), Some(process)) = (self.key, self.process.upgrade()) else { return false };
+        let count = |pending: &mut Vec<Siginfo>| {
+            let own = |info: &&mut Siginfo| info.si_code == raw::SI_TIMER && info.fields[0] & 0xffff_ffff == id as u64;
+            let Some(info) = pending.iter_mut().find(own) else { return false };
+            let total = (info.fields[0] >> 32) + ends;
+            info.fields[0] = info.fields[0] & 0xffff_ffff | total.min(LARGEST_OVERRUN) << 32;
+            true
+        };
+        match &self.notify {
+            Notify::Nobody => false,
+            Notify::Process(_) => count(&mut process.signals.lock().pending),
+            Notify::Thread(_, task) => task.upgrade().is_some_and(|task| count(&mut task.signals.lock().pending)),
+        }
     }
 }
 

@@ -53,12 +53,24 @@ pub fn link(place: &Path, walk: &Walk<'_>, path: &[u8]) -> Result<(), Errno> {
     if place.inode().file_type() == FileType::Directory {
         return Err(Errno::EPERM);
     }
+    check_link_source(place.inode(), &walk.credentials)?;
     let directory = parent.directory.inode();
     directory.link(&parent.component, place.inode())?;
     let _ = parent.directory.name.adopt(&parent.component, Arc::clone(place.inode()));
     watch::entry_event(&**directory, &parent.component, place.inode().file_type(), raw::IN_CREATE, 0);
     watch::name_event(&place.name, raw::IN_ATTRIB);
     Ok(())
+}
+
+/// `fs.protected_hardlinks`: who does not own a file links it only if it is a plain one that he might write to anyway.
+fn check_link_source(inode: &std::sync::Arc<dyn super::inode::Inode>, credentials: &crate::task::Credentials) -> Result<(), Errno> {
+    let attributes = inode.attributes()?;
+    if permission::is_owner(&attributes, credentials) {
+        return Ok(());
+    }
+    let special = attributes.permissions & 0o4000 != 0 || attributes.permissions & 0o2010 == 0o2010;
+    let usable = permission::check_attributes(&attributes, credentials, permission::READ | permission::WRITE).is_ok();
+    if attributes.file_type == FileType::Regular && !special && usable { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// Removes an entry: a directory (`rmdir(2)`) or anything else (`unlink(2)`).

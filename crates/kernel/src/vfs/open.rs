@@ -18,6 +18,8 @@ const O_TMPFILE_BIT: u32 = 0o20_000_000;
 /// Opens or makes a file. `mode` counts only with `O_CREAT` and `O_TMPFILE`; the umask is applied here.
 pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>, Errno> {
     let task = walk.task;
+    // 64-bit programs ask for it without saying so.
+    let flags = flags | if flags & raw::O_PATH == 0 { raw::O_LARGEFILE } else { 0 };
     if flags & O_TMPFILE_BIT != 0 {
         return open_unlisted(walk, path, flags, mode);
     }

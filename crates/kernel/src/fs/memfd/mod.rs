@@ -253,7 +253,13 @@ impl FileOps for MemfdOps {
             if offset >= size && length > 0 {
                 return Err(Errno::EPERM);
             }
-            length = length.min((size - offset.min(size)) as usize);
+            // A page that would reach past the end is refused whole.
+            if offset + length as u64 > size {
+                length = (size / PAGE_SIZE * PAGE_SIZE).saturating_sub(offset) as usize;
+                if length == 0 {
+                    return Err(Errno::EPERM);
+                }
+            }
         }
         let object = &memfd.object;
         let count = source.with_slices(length, |slices| {

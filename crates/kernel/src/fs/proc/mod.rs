@@ -38,6 +38,11 @@ pub fn root(kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
     Node::root(Filesystem { device: DEVICE, magic: MAGIC }, Plan::directory(Root { kernel: Arc::downgrade(kernel) }))
 }
 
+/// The process whose directory this is, `/proc/<pid>`.
+pub fn process_of(inode: &dyn Inode) -> Option<Arc<crate::task::Process>> {
+    inode.as_any().downcast_ref::<Node>()?.process()
+}
+
 /// What the machine's files are about.
 type Machine = Weak<Kernel>;
 

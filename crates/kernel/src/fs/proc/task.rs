@@ -38,6 +38,10 @@ impl Directory for Both {
         }
     }
 
+    fn process(&self) -> Option<Arc<Process>> {
+        Some(self.fixed.about.live().ok()?.process)
+    }
+
     fn entries(&self) -> Result<Vec<Entry>, Errno> {
         self.fixed.about.live().map_err(|_| Errno::ENOENT)?;
         let listings = self.fixed.listing.iter().chain(self.more);

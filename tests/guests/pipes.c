@@ -1,0 +1,271 @@
+/* Pipes, FIFOs, socket pairs, eventfd, poll, select, epoll. */
+#include "case.h"
+#include <sys/socket.h>
+#include <sys/un.h>
+
+static void plain(void) {
+    int fd[2];
+    char buffer[8192] = {0};
+    signal(SIGPIPE, SIG_IGN);
+    ERR("pipe2 flags", pipe2(fd, 1), EINVAL);
+    ERR("pipe bad pointer", syscall(SYS_pipe, 8), EFAULT);
+    OK("pipe2", pipe2(fd, O_NONBLOCK | O_CLOEXEC));
+    EQ("flags", fcntl(fd[0], F_GETFL), O_NONBLOCK | O_RDONLY);
+    EQ("flags of writer", fcntl(fd[1], F_GETFL), O_NONBLOCK | O_WRONLY);
+    EQ("cloexec", fcntl(fd[0], F_GETFD), FD_CLOEXEC);
+    ERR("empty", read(fd[0], buffer, 1), EAGAIN);
+    ERR("write to reader", write(fd[0], "x", 1), EBADF);
+    ERR("read from writer", read(fd[1], buffer, 1), EBADF);
+    EQ("size", fcntl(fd[1], F_GETPIPE_SZ), 65536);
+    int total = 0;
+    while (write(fd[1], buffer, 4096) == 4096)
+        total += 4096;
+    EQ("capacity", total, 65536);
+    ERR("full", write(fd[1], "x", 1), EAGAIN);
+    read(fd[0], buffer, 100);
+    ERR("no room for a page", write(fd[1], buffer, 4096), EAGAIN);
+    int available;
+    ioctl(fd[0], FIONREAD, &available);
+    EQ("available", available, 65436);
+    struct pollfd pair[2] = {{fd[0], POLLIN, 0}, {fd[1], POLLOUT, 0}};
+    EQ("poll", poll(pair, 2, 0), 1);
+    EQ("writer not ready", pair[1].revents, 0);
+    while (read(fd[0], buffer, sizeof buffer) > 0)
+        ;
+    EQ("grow", fcntl(fd[1], F_SETPIPE_SZ, 100000), 131072);
+    EQ("shrink", fcntl(fd[1], F_SETPIPE_SZ, 1), 4096);
+    EQ("write more than fits", write(fd[1], buffer, 8192), 4096);
+    close(fd[1]);
+    pair[0].revents = 0;
+    poll(pair, 1, 0);
+    EQ("data and end", pair[0].revents, POLLIN | POLLHUP);
+    EQ("read rest", read(fd[0], buffer, 8192), 4096);
+    EQ("end", read(fd[0], buffer, 1), 0);
+    poll(pair, 1, 0);
+    EQ("end alone", pair[0].revents, POLLHUP);
+    close(fd[0]);
+    pipe(fd);
+    close(fd[0]);
+    ERR("broken", write(fd[1], "x", 1), EPIPE);
+    pair[1] = (struct pollfd){fd[1], POLLOUT, 0};
+    poll(pair + 1, 1, 0);
+    EQ("broken writer", pair[1].revents, POLLOUT | POLLERR);
+    close(fd[1]);
+    int status;
+    CHILD(status, signal(SIGPIPE, SIG_DFL); pipe(fd); close(fd[0]); write(fd[1], "x", 1));
+    EQ("SIGPIPE", status, SIGPIPE);
+    pipe2(fd, O_DIRECT);
+    write(fd[1], "one", 3);
+    write(fd[1], "two", 3);
+    EQ("packets", read(fd[0], buffer, 100), 3);
+    EQ("packet is cut", read(fd[0], buffer, 1), 1);
+    pair[0] = (struct pollfd){fd[0], POLLIN, 0};
+    EQ("rest of packet is gone", poll(pair, 1, 0), 0);
+    int other[2];
+    pipe(other);
+    write(fd[1], "tee", 3);
+    EQ("tee", tee(fd[0], other[1], 100, 0), 3);
+    EQ("tee copies", read(other[0], buffer, 100), 3);
+    EQ("tee leaves", read(fd[0], buffer, 100), 3);
+    ERR("tee to itself", tee(fd[0], fd[1], 10, 0), EINVAL);
+    ERR("tee empty", tee(fd[0], other[1], 10, SPLICE_F_NONBLOCK), EAGAIN);
+    ERR("splice flags", splice(fd[0], NULL, other[1], NULL, 1, 64), EINVAL);
+    struct iovec vector = {"vm", 2};
+    EQ("vmsplice", vmsplice(other[1], &vector, 1, 0), 2);
+    EQ("vmspliced", read(other[0], buffer, 10), 2);
+    mkfifo("f", 0600);
+    pid_t child = fork();
+    if (child == 0) {
+        int f = open("f", O_WRONLY);
+        write(f, "hello", 5);
+        _exit(0);
+    }
+    int f = open("f", O_RDONLY);
+    EQ("FIFO", read(f, buffer, 10), 5);
+    EQ("FIFO end", read(f, buffer, 10), 0);
+    waitpid(child, &status, 0);
+    close(f);
+    f = open("f", O_RDWR | O_NONBLOCK);
+    YES("FIFO both ways", f >= 0);
+    ERR("FIFO both ways empty", read(f, buffer, 1), EAGAIN);
+    close(f);
+}
+
+static void events(void) {
+    uint64_t value;
+    ERR("eventfd flags", eventfd(0, 64), EINVAL);
+    int fd = eventfd(3, EFD_NONBLOCK);
+    EQ("read", read(fd, &value, 8), 8);
+    EQ("value", value, 3);
+    ERR("empty", read(fd, &value, 8), EAGAIN);
+    ERR("small", read(fd, &value, 4), EINVAL);
+    value = -1;
+    ERR("largest", write(fd, &value, 8), EINVAL);
+    value = -2;
+    EQ("nearly largest", write(fd, &value, 8), 8);
+    value = 1;
+    ERR("overflow", write(fd, &value, 8), EAGAIN);
+    struct pollfd poll_fd = {fd, POLLIN | POLLOUT, 0};
+    poll(&poll_fd, 1, 0);
+    EQ("full", poll_fd.revents, POLLIN);
+    close(fd);
+    fd = eventfd(2, EFD_SEMAPHORE);
+    read(fd, &value, 8);
+    EQ("semaphore", value, 1);
+    ERR("pread", pread(fd, &value, 8, 0), ESPIPE);
+    close(fd);
+}
+
+static void polling(void) {
+    struct pollfd many[3] = {{-1, POLLIN, 7}, {99, POLLIN, 0}, {0, 0, 0}};
+    EQ("poll bad", poll(many, 2, 0), 1);
+    EQ("negative is ignored", many[0].revents, 0);
+    EQ("bad", many[1].revents, POLLNVAL);
+    ERR("poll bad pointer", poll((void *)8, 1, 0), EFAULT);
+    ERR("poll too many", poll(many, 1u << 30, 0), EINVAL);
+    struct timespec bad = {0, -1};
+    ERR("ppoll bad time", ppoll(many, 1, &bad, NULL), EINVAL);
+    long long start = now_ms();
+    EQ("poll timeout", poll(NULL, 0, 50), 0);
+    YES("poll waited", now_ms() - start >= 49);
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(50, &set);
+    struct timeval time = {0, 0};
+    ERR("select bad", select(51, &set, NULL, NULL, &time), EBADF);
+    ERR("select negative", select(-1, &set, NULL, NULL, &time), EINVAL);
+    time.tv_sec = -1;
+    ERR("select bad time", select(0, NULL, NULL, NULL, &time), EINVAL);
+    int fd[2];
+    pipe(fd);
+    write(fd[1], "x", 1);
+    fd_set writing;
+    FD_ZERO(&set);
+    FD_ZERO(&writing);
+    FD_SET(fd[0], &set);
+    FD_SET(fd[1], &writing);
+    time = (struct timeval){1, 0};
+    EQ("select", select(100, &set, &writing, NULL, &time), 2);
+    EQ("select time left", time.tv_sec == 1 || time.tv_usec > 900000, 1);
+    struct pollfd file = {open("/bin/sh", O_RDONLY), POLLIN | POLLOUT, 0};
+    EQ("file always ready", poll(&file, 1, 0), 1);
+    EQ("file events", file.revents, POLLIN | POLLOUT);
+    ERR("epoll of file", epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, file.fd, &(struct epoll_event){EPOLLIN}), EPERM);
+}
+
+static void epolling(void) {
+    struct epoll_event event = {EPOLLIN, {.u64 = 42}}, got[4];
+    ERR("create zero", epoll_create(0), EINVAL);
+    ERR("create flags", epoll_create1(1), EINVAL);
+    int epoll = epoll_create1(EPOLL_CLOEXEC), fd[2];
+    pipe(fd);
+    ERR("add bad", epoll_ctl(epoll, EPOLL_CTL_ADD, 99, &event), EBADF);
+    ERR("add itself", epoll_ctl(epoll, EPOLL_CTL_ADD, epoll, &event), EINVAL);
+    ERR("add to a pipe", epoll_ctl(fd[0], EPOLL_CTL_ADD, fd[1], &event), EINVAL);
+    ERR("modify missing", epoll_ctl(epoll, EPOLL_CTL_MOD, fd[0], &event), ENOENT);
+    ERR("delete missing", epoll_ctl(epoll, EPOLL_CTL_DEL, fd[0], &event), ENOENT);
+    ERR("strange", epoll_ctl(epoll, 9, fd[0], &event), EINVAL);
+    OK("add", epoll_ctl(epoll, EPOLL_CTL_ADD, fd[0], &event));
+    ERR("add twice", epoll_ctl(epoll, EPOLL_CTL_ADD, fd[0], &event), EEXIST);
+    ERR("wait none", epoll_wait(epoll, got, 0, 0), EINVAL);
+    ERR("wait bad pointer", epoll_wait(epoll, (void *)8, 1, 0), 0);
+    ERR("wait on a pipe", epoll_wait(fd[0], got, 1, 0), EINVAL);
+    EQ("nothing", epoll_wait(epoll, got, 4, 0), 0);
+    write(fd[1], "x", 1);
+    EQ("level", epoll_wait(epoll, got, 4, 0), 1);
+    EQ("data", got[0].data.u64, 42);
+    EQ("events", got[0].events, EPOLLIN);
+    EQ("level again", epoll_wait(epoll, got, 4, 0), 1);
+    event.events = EPOLLIN | EPOLLET;
+    epoll_ctl(epoll, EPOLL_CTL_MOD, fd[0], &event);
+    EQ("edge", epoll_wait(epoll, got, 4, 0), 1);
+    EQ("edge once", epoll_wait(epoll, got, 4, 0), 0);
+    write(fd[1], "y", 1);
+    EQ("edge anew", epoll_wait(epoll, got, 4, 0), 1);
+    event.events = EPOLLIN | EPOLLONESHOT;
+    epoll_ctl(epoll, EPOLL_CTL_MOD, fd[0], &event);
+    EQ("oneshot", epoll_wait(epoll, got, 4, 0), 1);
+    EQ("oneshot once", epoll_wait(epoll, got, 4, 0), 0);
+    OK("oneshot rearmed", epoll_ctl(epoll, EPOLL_CTL_MOD, fd[0], &event));
+    EQ("oneshot anew", epoll_wait(epoll, got, 4, 0), 1);
+    event.events = EPOLLIN | EPOLLEXCLUSIVE;
+    ERR("exclusive by modify", epoll_ctl(epoll, EPOLL_CTL_MOD, fd[0], &event), EINVAL);
+    int outer = epoll_create1(0);
+    event.events = EPOLLIN;
+    epoll_ctl(epoll, EPOLL_CTL_MOD, fd[0], &event);
+    OK("nested", epoll_ctl(outer, EPOLL_CTL_ADD, epoll, &event));
+    EQ("nested ready", epoll_wait(outer, got, 1, 0), 1);
+    ERR("loop", epoll_ctl(epoll, EPOLL_CTL_ADD, outer, &event), ELOOP);
+    close(fd[1]);
+    epoll_wait(epoll, got, 1, 0);
+    EQ("hangup", got[0].events, EPOLLIN | EPOLLHUP);
+    int copy = dup(fd[0]);
+    close(fd[0]);
+    EQ("stays while a copy is open", epoll_wait(epoll, got, 1, 0), 1);
+    close(copy);
+    EQ("gone with the last", epoll_wait(epoll, got, 1, 0), 0);
+    int pair[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP;
+    epoll_ctl(epoll, EPOLL_CTL_ADD, pair[0], &event);
+    epoll_wait(epoll, got, 1, 0);
+    EQ("socket", got[0].events, EPOLLOUT);
+    shutdown(pair[1], SHUT_WR);
+    epoll_wait(epoll, got, 1, 0);
+    EQ("peer shut down", got[0].events, EPOLLOUT | EPOLLIN | EPOLLRDHUP);
+    close(pair[1]);
+    epoll_wait(epoll, got, 1, 0);
+    EQ("peer closed", got[0].events, EPOLLOUT | EPOLLIN | EPOLLRDHUP | EPOLLHUP);
+    struct timespec time = {0, 10000000};
+    close(pair[0]);
+    EQ("pwait2", syscall(SYS_epoll_pwait2, epoll, got, 1, &time, NULL, 8), 0);
+}
+
+static void pairs(void) {
+    int fd[2];
+    char buffer[16];
+    ERR("socketpair inet", socketpair(AF_INET, SOCK_STREAM, 0, fd), EOPNOTSUPP);
+    ERR("socketpair strange type", socketpair(AF_UNIX, 99, 0, fd), EINVAL);
+    ERR("socketpair family", socketpair(200, SOCK_STREAM, 0, fd), EAFNOSUPPORT);
+    OK("socketpair", socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd));
+    EQ("send", send(fd[0], "hello", 5, 0), 5);
+    EQ("peek cut", recv(fd[1], buffer, 2, MSG_PEEK | MSG_TRUNC), 5);
+    EQ("receive", recv(fd[1], buffer, 16, 0), 5);
+    ERR("nothing", recv(fd[1], buffer, 16, MSG_DONTWAIT), EAGAIN);
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    OK("peer", getsockopt(fd[0], SOL_SOCKET, SO_PEERCRED, &peer, &size));
+    EQ("peer pid", peer.pid, getpid());
+    int pipes[2];
+    pipe(pipes);
+    char control[CMSG_SPACE(4)] = {0};
+    struct iovec vector = {"f", 1};
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(4);
+    memcpy(CMSG_DATA(header), &pipes[0], 4);
+    EQ("send descriptor", sendmsg(fd[0], &message, 0), 1);
+    write(pipes[1], "z", 1);
+    vector.iov_base = buffer;
+    EQ("receive descriptor", recvmsg(fd[1], &message, MSG_CMSG_CLOEXEC), 1);
+    int passed;
+    memcpy(&passed, CMSG_DATA(CMSG_FIRSTHDR(&message)), 4);
+    EQ("passed works", read(passed, buffer, 1), 1);
+    EQ("passed cloexec", fcntl(passed, F_GETFD), FD_CLOEXEC);
+    close(fd[1]);
+    ERR("send to the closed", send(fd[0], "x", 1, MSG_NOSIGNAL), EPIPE);
+    EQ("receive from the closed", recv(fd[0], buffer, 1, 0), 0);
+}
+
+int main(void) {
+    alarm(20);
+    enter_directory();
+    plain();
+    events();
+    polling();
+    epolling();
+    pairs();
+    return 0;
+}
