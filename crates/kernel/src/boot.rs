@@ -69,7 +69,7 @@ impl Kernel {
 
     /// Boots. Call before the kernel process has other threads and before its own filter of host calls.
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
-        let BootConfig { hostname, root, volumes, limits, network, provided_files, strace } = config;
+        let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace } = config;
         Systrap::reserve().map_err(|error| BootError::Host("place the stub's code", error))?;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;
         let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso())
@@ -85,6 +85,7 @@ impl Kernel {
             tasks: Default::default(),
             system: Default::default(),
             terminals: Arc::default(),
+            patches_calls,
             strace,
             unsupported: Default::default(),
             notices: Default::default(),

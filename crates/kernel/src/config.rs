@@ -17,6 +17,8 @@ pub struct BootConfig {
     pub network: Network,
     /// Contents of files that the sandbox provides itself, written into the overlay at boot (`/etc/hostname`, `/etc/hosts`, …).
     pub provided_files: Vec<ProvidedFile>,
+    /// Patch system-call sites, so that calls need no signal; off for programs that check their own code.
+    pub patches_calls: bool,
     /// Where `--strace` prints; none switches tracing off.
     pub strace: Option<OwnedFd>,
 }

@@ -53,6 +53,8 @@ pub struct Kernel {
     pub system: system::System,
     /// Pseudoterminals.
     pub terminals: Arc<tty::Terminals>,
+    /// Whether system-call sites are patched; off for programs that check their own code.
+    pub patches_calls: bool,
     /// Where `--strace` prints.
     pub strace: Option<OwnedFd>,
     /// Calls that programs asked for in vain.

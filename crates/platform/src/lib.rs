@@ -70,6 +70,20 @@ pub enum Stop {
     Gone,
 }
 
+/// Bytes of a patched call site: `mov eax, number; syscall` before, a jump through a short absolute address after.
+pub const PATCH_LENGTH: u64 = 7;
+
+/// How patched call sites reach the kernel without a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trampoline {
+    /// Where code jumps with the call's number in `eax` and the address to go on at in `rcx`. `r11` and the arithmetic flags are lost.
+    pub entry: u64,
+    /// Range of addresses, the same in every address space, that is kept free for such code.
+    pub start: u64,
+    /// Its end.
+    pub end: u64,
+}
+
 /// The guest thread is dead; only dropping it makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
@@ -133,8 +147,14 @@ pub trait GuestThread: Executor + Send {
     /// Lets the guest run with these registers until it stops; then they are those of the stop.
     fn run(&mut self, registers: &mut Registers) -> Stop;
 
+    /// Where a patched call site may lead in place of the `syscall` instruction that the last stop came from; none if that came from a patched
+    /// one already, or if this thread cannot use them.
+    fn trampoline(&self) -> Option<Trampoline> {
+        None
+    }
+
     /// Floating-point and vector state of the last stop, in the layout of the signal frame (`struct _fpstate`, XSAVE).
-    fn floating_point(&self) -> Vec<u8>;
+    fn floating_point(&mut self) -> Vec<u8>;
 
     /// Replaces it; the bytes come from guest memory and are checked as `rt_sigreturn(2)` does. False when they are unusable.
     fn set_floating_point(&mut self, state: &[u8]) -> bool;

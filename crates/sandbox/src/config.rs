@@ -51,6 +51,9 @@ pub struct Config {
     /// `run`: end everything after this time, with status 124.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// Patch system-call sites of programs, so that calls cost less.
+    #[serde(default = "yes")]
+    pub patch_calls: bool,
     /// Print each system call on standard error.
     #[serde(default)]
     pub strace: bool,
@@ -59,6 +62,10 @@ pub struct Config {
     /// `create`: a `SOCK_SEQPACKET` (or stream) socket. News come on it; when its other end closes, the sandbox ends.
     #[serde(default)]
     pub lifeline_fd: Option<i32>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_workdir() -> String {

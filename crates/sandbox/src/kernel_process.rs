@@ -203,6 +203,7 @@ fn boot_config(config: &Config, opened: Opened, resolver: Option<Vec<u8>>, strac
             Network::Host => kernel::Network::Host,
         },
         provided_files: host_root::provided_files(config, resolver),
+        patches_calls: config.patch_calls,
         strace,
     }
 }

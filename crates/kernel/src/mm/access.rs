@@ -79,6 +79,13 @@ impl Mm {
         Err(Errno::EFAULT)
     }
 
+    /// Copies the bytes that can be had at `address` without making pages; answers how many.
+    pub(super) fn read_present(&self, state: &State, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let (place, length) = self.readable(state, address, buffer.len() as u64)?;
+        copy_readable(&place, &mut buffer[..length as usize])?;
+        Ok(length as usize)
+    }
+
     /// Copies bytes out of the guest, all or `EFAULT`.
     pub fn read(&self, executor: &mut dyn Executor, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
         address.checked_add(buffer.len() as u64).ok_or(Errno::EFAULT)?;

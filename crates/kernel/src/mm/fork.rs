@@ -27,6 +27,7 @@ impl Mm {
             mmap_top: state.mmap_top,
             hint: state.hint,
             mapped: state.mapped,
+            sites: state.sites.clone(),
             pending: state.pending.clone(),
             lock_future: false,
         };

@@ -230,10 +230,15 @@ impl Mm {
         }
         // First the stub's mapping, then the pages: they must not be reused while a guest thread can still reach them.
         executor.unmap(start, end - start).map_err(gone)?;
+        let mut code = false;
         for at in gone_areas {
             if let Some(area) = state.areas.remove(&at) {
                 state.mapped -= area.end - at;
+                code |= area.protection & raw::PROT_EXEC != 0;
             }
+        }
+        if code {
+            state.sites.forget(start, end);
         }
         state.extents.remove(start, end, |range| self.memory.release(range));
         if start == state.hint {
@@ -345,6 +350,9 @@ impl Mm {
         }
         let mut area = area.clone();
         area.advance(start - area_start);
+        if area.protection & raw::PROT_EXEC != 0 {
+            self.restore_code(&mut state, executor, start, old_end);
+        }
         if new_address.is_none() && !keep_old && old_length != 0 {
             if new_length < old_length {
                 self.remove(&mut state, executor, start + new_length, old_end)?;

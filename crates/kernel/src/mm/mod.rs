@@ -15,6 +15,7 @@ mod fault;
 mod foreign;
 mod fork;
 mod map;
+mod patch;
 pub mod report;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,8 @@ struct State {
     hint: u64,
     /// Sum of the areas' sizes, for `RLIMIT_AS`.
     mapped: u64,
+    /// Patched system-call sites.
+    sites: patch::Sites,
     /// Ranges whose mappings in the stub are out of date.
     pending: Vec<(u64, u64)>,
     /// `mlockall(MCL_FUTURE)`.
@@ -87,6 +90,7 @@ impl Mm {
             mmap_top: limits.highest,
             hint: limits.highest,
             mapped: 0,
+            sites: patch::Sites::default(),
             pending: Vec::new(),
             lock_future: false,
         };

@@ -88,6 +88,9 @@ fn arch_prctl(task: &Arc<Task>, args: &Args) -> SysResult {
     if matches!(code, ARCH_SET_FS | ARCH_SET_GS) && address >= highest {
         return Err(Errno::EPERM);
     }
+    if code == ARCH_SET_GS {
+        task.mm()?.end_patching(&mut *task.cpu.lock().guest);
+    }
     let value = {
         let mut cpu = task.cpu.lock();
         match code {

@@ -74,7 +74,7 @@ impl GuestThread for NoGuest {
         Stop::Gone
     }
 
-    fn floating_point(&self) -> Vec<u8> {
+    fn floating_point(&mut self) -> Vec<u8> {
         Vec::new()
     }
 

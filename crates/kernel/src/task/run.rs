@@ -14,6 +14,19 @@ use crate::mm::FaultError;
 use crate::signal;
 use crate::syscall::dispatch;
 
+/// Calls that need the state of a stop by a signal anyway, or never return to their site.
+const NEEDS_ALL_STATE: [u32; 9] = [
+    raw::__NR_rt_sigreturn,
+    raw::__NR_clone,
+    raw::__NR_clone3,
+    raw::__NR_fork,
+    raw::__NR_vfork,
+    raw::__NR_execve,
+    raw::__NR_execveat,
+    raw::__NR_exit,
+    raw::__NR_exit_group,
+];
+
 /// Exception vector of a page fault.
 const TRAP_PAGE_FAULT: u64 = 14;
 /// `SI_CODE` values of memory faults, `sigaction(2)`.
@@ -63,13 +76,43 @@ fn enter_guest(task: &Task) -> Option<Stop> {
 
 fn handle(task: &Arc<Task>, stop: Stop) {
     match stop {
-        Stop::SystemCall => dispatch::serve(task),
+        Stop::SystemCall => {
+            note_call_site(task);
+            dispatch::serve(task);
+        }
+        Stop::Exception { signal, .. } if signal == raw::SIGILL as i32 && goes_on_behind_patch(task) => dispatch::serve(task),
         Stop::Fault { address, access } => fault(task, address, access),
         Stop::Exception { signal, code, address, trap } => raise(task, signal, code, address, (trap, 0)),
         Stop::Interrupted => {}
         // The stub is dead, by the host's hand or its own: as if by SIGKILL.
         Stop::Gone => exit::begin_group_exit(&task.process, ExitStatus::Signaled(raw::SIGKILL as u8)),
     }
+}
+
+/// Lets a `syscall` instruction that often stops here be patched.
+fn note_call_site(task: &Task) {
+    if !task.kernel.patches_calls {
+        return;
+    }
+    let mut cpu = task.cpu.lock();
+    let cpu = &mut *cpu;
+    let number = cpu.registers.rax as u32;
+    if NEEDS_ALL_STATE.contains(&number) {
+        return;
+    }
+    if let (Some(trampoline), Some(mm)) = (cpu.guest.trampoline(), &*task.mm.lock()) {
+        mm.note_call_site(&mut *cpu.guest, cpu.registers.rip, number, trampoline);
+    }
+}
+
+/// A thread stood before a `syscall` instruction when that was patched: it goes on behind it.
+fn goes_on_behind_patch(task: &Task) -> bool {
+    let mut cpu = task.cpu.lock();
+    let next = task.mm.lock().as_ref().and_then(|mm| mm.is_patched_call(cpu.registers.rip));
+    if let Some(next) = next {
+        cpu.registers.rip = next;
+    }
+    next.is_some()
 }
 
 fn fault(task: &Arc<Task>, address: u64, access: Access) {

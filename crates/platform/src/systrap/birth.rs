@@ -84,6 +84,7 @@ pub fn first_stub(shared: &Arc<Shared>, vdso: Option<&HostVdso>) -> io::Result<S
     let program = filter::program();
     let rseq = rseq_registration();
     // The first stop, an illegal instruction, is awaited like any other: as if the stub had been resumed.
+    shared.slots.prepare(slot);
     shared.slots.header(slot).turn.store(TURN_RESUME, std::sync::atomic::Ordering::SeqCst);
     let flags = u64::from(raw::CLONE_FILES | raw::SIGCHLD);
     // SAFETY: a fork; the child runs on its own copy of the stack and makes nothing but system calls.

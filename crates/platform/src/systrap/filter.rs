@@ -79,7 +79,7 @@ pub fn program() -> Vec<libc::sock_filter> {
         instruction(JUMP_EQUAL, (STUB_CODE >> 32) as u32, 1, 0),
         trap,
         instruction(LOAD, POINTER_LOW, 0, 0),
-        instruction(JUMP_GREATER_EQUAL, STUB_CODE as u32 + super::layout::STUB_CODE_SIZE as u32, 0, 1),
+        instruction(JUMP_GREATER_EQUAL, STUB_CODE as u32 + super::layout::STUB_SERVED_SIZE as u32, 0, 1),
         trap,
         instruction(LOAD, NUMBER, 0, 0),
     ];

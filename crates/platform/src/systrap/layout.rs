@@ -2,14 +2,22 @@
 
 use core::sync::atomic::AtomicU32;
 
+use crate::Registers;
+
 /// One past the highest address that guests may map. Above it lie the stub's code, the context slots, and what the host put there (vDSO).
 pub const GUEST_END: u64 = 0x7ff0_0000_0000;
-/// Lowest address that guests may map, Linux's default `vm.mmap_min_addr`.
-pub const GUEST_START: u64 = 0x1_0000;
+/// Lowest address that guests may map: above the trampolines of patched call sites, which lie where a jump with a short absolute address
+/// reaches them.
+pub const GUEST_START: u64 = TRAMPOLINES.1;
+/// Where trampolines lie (start, end). The upper half of such an address makes an instruction that no processor knows: whoever jumps to the
+/// `syscall` that a patch overwrote stops there, and the kernel serves the call all the same.
+pub const TRAMPOLINES: (u64, u64) = (0x6_0000, 0x7_0000);
 /// The stub's code: one page, readable and executable. System calls from within it are the only ones that the host serves.
 pub const STUB_CODE: u64 = 0x7ff1_0000_0000;
-/// Size of that page.
-pub const STUB_CODE_SIZE: u64 = 0x1000;
+/// Size of the code: that page, and one behind it whose system calls trap.
+pub const STUB_CODE_SIZE: u64 = 0x2000;
+/// Size of the part whose system calls the host serves.
+pub const STUB_SERVED_SIZE: u64 = 0x1000;
 /// Where the host's vDSO with its data pages is moved to in stubs: the host may have put it anywhere.
 pub const VDSO: u64 = 0x7ff1_1000_0000;
 /// Slot 0; slot `n` follows at `n * SLOT_SIZE`, at the same address in every process that has it mapped.
@@ -38,6 +46,17 @@ pub const TURN_GONE: u32 = 4;
 pub const TURN_EXITED: u32 = 5;
 /// The stub's: make the host calls in [`Header::calls`], then resume the guest.
 pub const TURN_CALLS_RESUME: u32 = 6;
+/// The stub's: go on behind a call that came on the fast path.
+pub const TURN_FAST: u32 = 7;
+/// The stub's: stop again, by a signal that saves all state of a thread that stopped on the fast path.
+pub const TURN_TRAP: u32 = 8;
+/// The stub's: make the host calls, then go on as with [`TURN_FAST`].
+pub const TURN_CALLS_FAST: u32 = 9;
+
+/// In place of a signal's number: a system call that came on the fast path.
+pub const STOP_FAST: u32 = 0x1000;
+/// In place of a signal's number: an interrupt that was noted on the fast path.
+pub const STOP_NOTED: u32 = 0x1001;
 
 /// A host call for the stub to make.
 #[repr(C)]
@@ -92,10 +111,16 @@ pub struct Header {
     pub resume: u64,
     /// The core that the guest thread ran on when it stopped, as [`core`](super::wait::core) has it.
     pub core: u32,
+    /// An interrupt came while our own code ran.
+    pub noted: u32,
     /// Keeps `calls` on a cache line of its own.
-    pub pad: [u32; 3],
+    pub pad: [u32; 2],
     /// The batch.
     pub calls: [HostCall; CALLS],
+    /// Registers at a call on the fast path.
+    pub fast: Registers,
+    /// This slot's address in the guest.
+    pub own_address: u64,
 }
 
 const _: () = assert!(size_of::<Header>() <= 4096);

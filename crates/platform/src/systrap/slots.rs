@@ -139,6 +139,16 @@ impl Slots {
         unsafe { &*self.pointer(slot, 0).cast::<Header>() }
     }
 
+    /// Writes what the stub's fast path needs to know.
+    pub fn prepare(&self, slot: u32) {
+        let header = self.pointer(slot, 0).cast::<Header>();
+        // SAFETY: within the slot; raw writes, since a guest may have it mapped.
+        unsafe {
+            (&raw mut (*header).own_address).write_volatile(Self::guest_address(slot));
+            (&raw mut (*header).noted).write_volatile(0);
+        }
+    }
+
     /// A place within a slot.
     pub fn pointer(&self, slot: u32, offset: u64) -> *mut u8 {
         debug_assert!(slot < SLOT_COUNT && offset < SLOT_SIZE);

@@ -7,12 +7,13 @@ use cloudpilot_abi::raw;
 use super::Shared;
 use super::filter::{FORK_FLAGS, THREAD_FLAGS};
 use super::layout::{
-    CALLS, GUEST_END, Header, HostCall, SLOT_SIZE, TURN_CALLS, TURN_CALLS_RESUME, TURN_EXIT, TURN_KERNEL, TURN_RESUME, UCONTEXT_ERROR,
+    CALLS, GUEST_END, Header, HostCall, SLOT_SIZE, STOP_FAST, STOP_NOTED, STUB_CODE, STUB_CODE_SIZE, TRAMPOLINES, TURN_CALLS, TURN_CALLS_FAST, TURN_CALLS_RESUME, TURN_EXIT, TURN_FAST, TURN_TRAP, TURN_KERNEL, TURN_RESUME, UCONTEXT_ERROR,
     UCONTEXT_FAULT_ADDRESS, UCONTEXT_FLOATING_POINT, UCONTEXT_REGISTERS, UCONTEXT_SIZE, UCONTEXT_STACK, UCONTEXT_TRAP,
 };
 use super::slots::Slots;
+use super::stub;
 use super::wait;
-use crate::{Access, Backing, Executor, Gone, GuestThread, Interrupter, Protection, Registers, SpawnError, Stop};
+use crate::{Access, Backing, Executor, Gone, GuestThread, Interrupter, PATCH_LENGTH, Protection, Registers, SpawnError, Stop, Trampoline};
 
 /// Signal that brings a guest thread back into its stub.
 pub const INTERRUPT: i32 = libc::SIGUSR1;
@@ -24,6 +25,10 @@ const SIGINFO_ARCH: u64 = 28;
 const SIGINFO_CODE: u64 = 8;
 const SIGINFO_ADDRESS: u64 = 16;
 const SIGINFO_SIZE: u64 = 128;
+/// `arch_prctl(2)`.
+const ARCH_SET_GS: u64 = 0x1001;
+/// Flags as reported for a call on the fast path, which does not keep them.
+const FAST_FLAGS: u64 = 0x202;
 /// `SI_KERNEL`.
 const SI_KERNEL: i32 = 128;
 /// Exception vector of a page fault, and its error bits.
@@ -55,6 +60,12 @@ pub(crate) struct SystrapThread {
     newborn: bool,
     /// Calls whose results nobody needs, to be made before the guest runs on.
     pending: Vec<HostCall>,
+    /// `gs` base that the guest set; 0 if none.
+    gs: u64,
+    /// Whether the last stop came on the fast path, so that the slot's context is that of an earlier one.
+    fast: bool,
+    /// Registers that were reported with it.
+    reported: Registers,
     /// Whether such calls may wait: the only thread of its address space is stopped, so that nobody sees the old mappings meanwhile.
     alone: bool,
     finished: bool,
@@ -85,7 +96,7 @@ impl Interrupter for Signaller {
 
 impl SystrapThread {
     pub(crate) fn new(shared: Arc<Shared>, slot: u32, process: i32, thread: i32) -> Self {
-        Self { shared, slot, process, thread, context: 0, newborn: false, pending: Vec::new(), alone: false, finished: false }
+        Self { shared, slot, process, thread, context: 0, newborn: false, pending: Vec::new(), gs: 0, fast: false, reported: Registers::default(), alone: false, finished: false }
     }
 
     fn header(&self) -> &Header {
@@ -129,7 +140,7 @@ impl SystrapThread {
     }
 
     fn finish_birth(&mut self) -> Result<(), Gone> {
-        if std::mem::take(&mut self.newborn) && wait::take(self.header(), TURN_CALLS) != TURN_KERNEL {
+        if std::mem::take(&mut self.newborn) && wait::take(self.header()) != TURN_KERNEL {
             return Err(Gone);
         }
         Ok(())
@@ -224,6 +235,7 @@ impl SystrapThread {
         // SAFETY: both slots lie within the window and differ.
         unsafe {
             std::ptr::write_bytes(slots.pointer(slot, 0), 0, 64);
+            slots.prepare(slot);
             let from = slots.pointer(self.slot, self.context);
             let length = (SLOT_SIZE - self.context) as usize;
             std::ptr::copy_nonoverlapping(from, slots.pointer(slot, self.context), length);
@@ -239,17 +251,19 @@ impl SystrapThread {
     fn finish_spawn(&self, slot: u32, process: i32, thread: i32) -> Box<dyn GuestThread> {
         let mut child = Self::new(Arc::clone(&self.shared), slot, process, thread);
         child.context = self.context;
+        child.gs = self.gs;
         child.newborn = true;
         Box::new(child)
     }
 
     fn spawn_process(&mut self, empty: bool) -> Result<Box<dyn GuestThread>, SpawnError> {
         self.finish_birth()?;
+        self.save_all()?;
         let slot = self.shared.slots.allocate().ok_or(SpawnError::Refused(libc::EAGAIN))?;
         self.copy_stop(slot);
         let address = Slots::guest_address(slot);
         // The child's first deed: keep its slot from its own children, and leave what it inherited if it is to start empty.
-        let mut first = vec![HostCall::new(raw::__NR_madvise, &[address, SLOT_SIZE, u64::from(raw::MADV_DONTFORK)])];
+        let mut first = vec![HostCall::new(raw::__NR_madvise, &[address, SLOT_SIZE, u64::from(raw::MADV_DONTFORK)]), self.own_gs(slot)];
         if empty {
             first.push(HostCall::new(raw::__NR_munmap, &[0, GUEST_END]));
         }
@@ -273,6 +287,53 @@ impl SystrapThread {
             self.shared.slots.process_died(process);
         }
         Ok(self.finish_spawn(slot, process, process))
+    }
+
+    /// The segment base of a new thread: its slot's address, by which the fast path finds the slot, unless the guest has a base of its own.
+    fn own_gs(&self, slot: u32) -> HostCall {
+        let base = if self.gs == 0 { Slots::guest_address(slot) } else { self.gs };
+        HostCall::new(raw::__NR_arch_prctl, &[ARCH_SET_GS, base])
+    }
+
+    /// Brings a thread that stopped on the fast path to a stop by a signal, which saves its vector state in the slot, too.
+    fn save_all(&mut self) -> Result<(), Gone> {
+        if !self.fast {
+            return Ok(());
+        }
+        self.finish_birth()?;
+        if wait::hand_over(self.header(), TURN_TRAP) != TURN_KERNEL || !self.note_stop() {
+            return Err(Gone);
+        }
+        self.fast = false;
+        // Flags are not kept on the fast path: those of the trap are as good.
+        let mut registers = self.reported;
+        registers.eflags = self.registers().eflags;
+        self.set_word(self.context + UCONTEXT_REGISTERS, registers);
+        Ok(())
+    }
+
+    /// Registers at a stop that came by a signal, where that hit our own code on the fast path: as if it had come before the call, or right behind.
+    fn outside(&self, stop: Registers, given: u32) -> Registers {
+        let (start, saved, end) = stub::fast_path();
+        let before = |mut registers: Registers, next: u64| {
+            registers.rip = next.wrapping_sub(PATCH_LENGTH);
+            registers
+        };
+        match stop.rip {
+            rip if (start..saved).contains(&rip) => before(stop, stop.rcx),
+            rip if (saved..end).contains(&rip) => {
+                let fast = self.fast_registers();
+                before(fast, fast.rip)
+            }
+            rip if (STUB_CODE..STUB_CODE + STUB_CODE_SIZE).contains(&rip) && matches!(given, TURN_FAST | TURN_CALLS_FAST) => {
+                Registers { eflags: stop.eflags, ..self.fast_registers() }
+            }
+            _ => stop,
+        }
+    }
+
+    fn fast_registers(&self) -> Registers {
+        self.word(std::mem::offset_of!(Header, fast) as u64)
     }
 
     fn map_slot_call(&self, slot: u32) -> HostCall {
@@ -338,57 +399,64 @@ impl GuestThread for SystrapThread {
         if self.finish_birth().is_err() {
             return Stop::Gone;
         }
-        self.set_word(self.context + UCONTEXT_REGISTERS, *registers);
-        let resume = Slots::guest_address(self.slot) + self.context;
-        self.set_word(std::mem::offset_of!(Header, resume) as u64, resume);
-        let mut turn = TURN_RESUME;
+        let goes_on = self.fast && Registers { rax: 0, ..*registers } == Registers { rax: 0, ..self.reported };
+        let (plain, with_calls) = if goes_on {
+            let offset = std::mem::offset_of!(Header, fast) + std::mem::offset_of!(Registers, rax);
+            self.set_word(offset as u64, registers.rax);
+            (TURN_FAST, TURN_CALLS_FAST)
+        } else {
+            if self.save_all().is_err() {
+                return Stop::Gone;
+            }
+            self.set_word(self.context + UCONTEXT_REGISTERS, *registers);
+            let resume = Slots::guest_address(self.slot) + self.context;
+            self.set_word(std::mem::offset_of!(Header, resume) as u64, resume);
+            (TURN_RESUME, TURN_CALLS_RESUME)
+        };
+        let mut turn = plain;
         if !self.pending.is_empty() {
             self.post(self.slot, &self.pending);
             self.pending.clear();
-            turn = TURN_CALLS_RESUME;
+            turn = with_calls;
         }
-        if wait::hand_over(self.header(), turn) != TURN_KERNEL || !self.note_stop() {
+        if wait::hand_over(self.header(), turn) != TURN_KERNEL {
             return Stop::Gone;
         }
-        *registers = self.registers();
+        match self.stop_signal() as u32 {
+            STOP_FAST => {
+                self.fast = true;
+                *registers = Registers { eflags: FAST_FLAGS, ..self.fast_registers() };
+                self.reported = *registers;
+                return Stop::SystemCall;
+            }
+            STOP_NOTED if goes_on => {
+                self.reported = *registers;
+                return Stop::Interrupted;
+            }
+            _ => {}
+        }
+        self.fast = false;
+        if !self.note_stop() {
+            return Stop::Gone;
+        }
+        *registers = self.outside(self.registers(), turn);
         self.decode_stop().unwrap_or(Stop::Gone)
     }
 
-    fn floating_point(&self) -> Vec<u8> {
-        let Some((offset, size)) = self.floating_point_area() else { return Vec::new() };
-        let mut state = vec![0; size];
-        // SAFETY: the area was checked to lie within the slot.
-        unsafe { std::ptr::copy_nonoverlapping(self.shared.slots.pointer(self.slot, offset), state.as_mut_ptr(), size) };
-        state
+    fn trampoline(&self) -> Option<Trampoline> {
+        let (start, end) = TRAMPOLINES;
+        (!self.fast && self.gs == 0).then(|| Trampoline { entry: stub::fast_path().0, start, end })
+    }
+
+    fn floating_point(&mut self) -> Vec<u8> {
+        if self.save_all().is_err() {
+            return Vec::new();
+        }
+        self.saved_floating_point()
     }
 
     fn set_floating_point(&mut self, state: &[u8]) -> bool {
-        let Some((offset, size)) = self.floating_point_area() else { return false };
-        if state.len() < LEGACY_STATE {
-            return false;
-        }
-        let mut new = self.floating_point();
-        new[..SW_MAGIC].copy_from_slice(&state[..SW_MAGIC]);
-        let mxcsr = u32::from_le_bytes([state[24], state[25], state[26], state[27]]) & MXCSR_MASK;
-        new[24..28].copy_from_slice(&mxcsr.to_le_bytes());
-        let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        if size > LEGACY_STATE {
-            let xstate = (word(&new, SW_XSTATE_SIZE) as usize).min(size);
-            let header = LEGACY_STATE..LEGACY_STATE + 64;
-            new[header.clone()].fill(0);
-            if word(state, SW_MAGIC) == FP_XSTATE_MAGIC1 && state.len() >= xstate && xstate >= header.end {
-                new[header.end..xstate].copy_from_slice(&state[header.end..xstate]);
-                // Only features that this processor saves: anything else makes the host refuse the whole frame.
-                for index in 0..8 {
-                    new[LEGACY_STATE + index] = state[LEGACY_STATE + index] & new[SW_FEATURES + index];
-                }
-            } else {
-                new[LEGACY_STATE] = 3; // x87 and SSE are in the legacy part, the rest starts afresh
-            }
-        }
-        // SAFETY: `new` has the area's size, which was checked to lie within the slot.
-        unsafe { std::ptr::copy_nonoverlapping(new.as_ptr(), self.shared.slots.pointer(self.slot, offset), new.len().min(size)) };
-        true
+        self.save_all().is_ok() && self.replace_floating_point(state)
     }
 
     fn reset_floating_point(&mut self) {
@@ -407,19 +475,22 @@ impl GuestThread for SystrapThread {
     }
 
     fn gs_base(&mut self) -> Result<u64, Gone> {
-        self.segment_base(0x1004)
+        Ok(self.gs)
     }
 
     fn set_gs_base(&mut self, base: u64) -> Result<(), Gone> {
-        self.call_blindly(raw::__NR_arch_prctl, &[0x1001, base])
+        self.gs = base;
+        let call = self.own_gs(self.slot);
+        self.call_blindly(raw::__NR_arch_prctl, &call.args[..2])
     }
 
     fn spawn_thread(&mut self) -> Result<Box<dyn GuestThread>, SpawnError> {
         self.finish_birth()?;
         self.alone = false;
         let (slot, mapped) = self.shared.slots.allocate_for_thread(self.process).ok_or(SpawnError::Refused(libc::EAGAIN))?;
+        self.save_all()?;
         self.copy_stop(slot);
-        self.post(slot, &[]);
+        self.post(slot, &[self.own_gs(slot)]);
         self.shared.slots.header(slot).turn.store(TURN_CALLS, std::sync::atomic::Ordering::SeqCst);
         let mut calls = Vec::with_capacity(3);
         if !mapped {
@@ -469,6 +540,43 @@ impl GuestThread for SystrapThread {
 }
 
 impl SystrapThread {
+    fn saved_floating_point(&self) -> Vec<u8> {
+        let Some((offset, size)) = self.floating_point_area() else { return Vec::new() };
+        let mut state = vec![0; size];
+        // SAFETY: the area was checked to lie within the slot.
+        unsafe { std::ptr::copy_nonoverlapping(self.shared.slots.pointer(self.slot, offset), state.as_mut_ptr(), size) };
+        state
+    }
+
+    fn replace_floating_point(&self, state: &[u8]) -> bool {
+        let Some((offset, size)) = self.floating_point_area() else { return false };
+        if state.len() < LEGACY_STATE {
+            return false;
+        }
+        let mut new = self.saved_floating_point();
+        new[..SW_MAGIC].copy_from_slice(&state[..SW_MAGIC]);
+        let mxcsr = u32::from_le_bytes([state[24], state[25], state[26], state[27]]) & MXCSR_MASK;
+        new[24..28].copy_from_slice(&mxcsr.to_le_bytes());
+        let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        if size > LEGACY_STATE {
+            let xstate = (word(&new, SW_XSTATE_SIZE) as usize).min(size);
+            let header = LEGACY_STATE..LEGACY_STATE + 64;
+            new[header.clone()].fill(0);
+            if word(state, SW_MAGIC) == FP_XSTATE_MAGIC1 && state.len() >= xstate && xstate >= header.end {
+                new[header.end..xstate].copy_from_slice(&state[header.end..xstate]);
+                // Only features that this processor saves: anything else makes the host refuse the whole frame.
+                for index in 0..8 {
+                    new[LEGACY_STATE + index] = state[LEGACY_STATE + index] & new[SW_FEATURES + index];
+                }
+            } else {
+                new[LEGACY_STATE] = 3; // x87 and SSE are in the legacy part, the rest starts afresh
+            }
+        }
+        // SAFETY: `new` has the area's size, which was checked to lie within the slot.
+        unsafe { std::ptr::copy_nonoverlapping(new.as_ptr(), self.shared.slots.pointer(self.slot, offset), new.len().min(size)) };
+        true
+    }
+
     /// `ARCH_GET_FS` and `ARCH_GET_GS` write to memory: to the last call's result word, which no single call uses.
     fn segment_base(&mut self, code: u64) -> Result<u64, Gone> {
         let offset = (64 + (CALLS - 1) * size_of::<HostCall>() + 56) as u64;

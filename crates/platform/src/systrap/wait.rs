@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::futex;
 
-use super::layout::{CORE_SEGMENT, Header, TURN_CALLS, TURN_CALLS_RESUME, TURN_RESUME};
+use super::layout::{CORE_SEGMENT, Header, TURN_CALLS, TURN_CALLS_FAST, TURN_CALLS_RESUME, TURN_FAST, TURN_RESUME, TURN_TRAP};
 
 /// Turns of a waiting loop before it sleeps: about 50 us, longer than one sleep and wake together, so that a peer which answers sooner is
 /// always waited for awake. One turn is a `PAUSE`, 25 to 40 ns on current processors.
@@ -73,11 +73,16 @@ fn may_spin(header: &Header) -> bool {
     load::may_spin() && core() != other
 }
 
+/// Whether a turn is the stub's. The guest may write anything there: what is none of ours is the end of the thread.
+fn is_stubs(turn: u32) -> bool {
+    matches!(turn, TURN_RESUME | TURN_CALLS | TURN_CALLS_RESUME | TURN_FAST | TURN_TRAP | TURN_CALLS_FAST)
+}
+
 /// Hands the turn to the stub, waits until it comes back, and answers what it came back as.
 pub fn hand_over(header: &Header, turn: u32) -> u32 {
-    debug_assert!(matches!(turn, TURN_RESUME | TURN_CALLS | TURN_CALLS_RESUME));
+    debug_assert!(is_stubs(turn));
     give(header, turn);
-    take(header, turn)
+    take(header)
 }
 
 /// Hands the turn to the stub. A slot whose process is dead stays so.
@@ -90,29 +95,29 @@ pub fn give(header: &Header, turn: u32) {
     }
 }
 
-/// Waits for the turn to be no longer `turn`.
-pub fn take(header: &Header, turn: u32) -> u32 {
+/// Waits for the turn to be no longer the stub's; answers what it is then.
+pub fn take(header: &Header) -> u32 {
     if may_spin(header) {
         for _ in 0..SPIN_TURNS {
             let now = header.turn.load(Ordering::Acquire);
-            if now != turn {
+            if !is_stubs(now) {
                 return now;
             }
             std::hint::spin_loop();
         }
     }
-    sleep_until_not(&header.turn, turn, &header.kernel_sleeping)
+    sleep(&header.turn, &header.kernel_sleeping)
 }
 
-fn sleep_until_not(word: &AtomicU32, turn: u32, sleeping: &AtomicU32) -> u32 {
+fn sleep(word: &AtomicU32, sleeping: &AtomicU32) -> u32 {
     sleeping.store(1, Ordering::SeqCst);
     let now = loop {
         let now = word.load(Ordering::SeqCst);
-        if now != turn {
+        if !is_stubs(now) {
             break now;
         }
         // Woken, interrupted or changed: in every case look again.
-        let _ = futex::wait(word, futex::Flags::empty(), turn, None);
+        let _ = futex::wait(word, futex::Flags::empty(), now, None);
     };
     sleeping.store(0, Ordering::Relaxed);
     now
