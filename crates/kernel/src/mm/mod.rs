@@ -30,6 +30,7 @@ use parking_lot::RwLock;
 pub use area::{Area, Content};
 pub use fault::FaultError;
 pub use map::{MapRequest, Placement};
+pub use patch::Within;
 pub use report::{AreaInfo, Layout};
 
 use extents::Extents;

@@ -10,7 +10,7 @@ use cloudpilot_platform::{Access, Stop};
 
 use super::{Task, Work, exit, memory_killer};
 use crate::config::ExitStatus;
-use crate::mm::FaultError;
+use crate::mm::{FaultError, Within};
 use crate::signal;
 use crate::syscall::dispatch;
 
@@ -80,7 +80,11 @@ fn handle(task: &Arc<Task>, stop: Stop) {
             note_call_site(task);
             dispatch::serve(task);
         }
-        Stop::Exception { signal, .. } if signal == raw::SIGILL as i32 && goes_on_behind_patch(task) => dispatch::serve(task),
+        Stop::Exception { signal, code, address, trap } if signal == raw::SIGILL as i32 => match within_patch(task) {
+            Some(Within::Call(_)) => dispatch::serve(task),
+            Some(Within::Return(_)) => {}
+            None => raise(task, signal, code, address, (trap, 0)),
+        },
         Stop::Fault { address, access } => fault(task, address, access),
         Stop::Exception { signal, code, address, trap } => raise(task, signal, code, address, (trap, 0)),
         Stop::Interrupted => {}
@@ -105,14 +109,13 @@ fn note_call_site(task: &Task) {
     }
 }
 
-/// A thread stood before a `syscall` instruction when that was patched: it goes on behind it.
-fn goes_on_behind_patch(task: &Task) -> bool {
+/// A thread stood within a site when that was patched: it goes on where it would have.
+fn within_patch(task: &Task) -> Option<Within> {
     let mut cpu = task.cpu.lock();
-    let next = task.mm.lock().as_ref().and_then(|mm| mm.is_patched_call(cpu.registers.rip));
-    if let Some(next) = next {
-        cpu.registers.rip = next;
-    }
-    next.is_some()
+    let within = task.mm.lock().as_ref()?.within_patch(cpu.registers.rip)?;
+    let (Within::Call(next) | Within::Return(next)) = within;
+    cpu.registers.rip = next;
+    Some(within)
 }
 
 fn fault(task: &Arc<Task>, address: u64, access: Access) {

@@ -95,7 +95,8 @@ global_asm!(
     "    mov eax, 15",
     "    syscall",
     "    ud2",
-    "9:  mov r12d, [rbx + 20]", // calls
+    "9:  lea rsp, [rbx + {slot_size} - 64]", // calls: in our own slot, by which a new thread's stack is told from ours
+    "    mov r12d, [rbx + 20]",
     "    lea r13, [rbx + 64]",
     "10: test r12d, r12d",
     "    jz 13f",

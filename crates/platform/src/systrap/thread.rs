@@ -7,13 +7,14 @@ use cloudpilot_abi::raw;
 use super::Shared;
 use super::filter::{FORK_FLAGS, THREAD_FLAGS};
 use super::layout::{
-    CALLS, GUEST_END, Header, HostCall, SLOT_SIZE, STOP_FAST, STOP_NOTED, STUB_CODE, STUB_CODE_SIZE, TRAMPOLINES, TURN_CALLS, TURN_CALLS_FAST, TURN_CALLS_RESUME, TURN_EXIT, TURN_FAST, TURN_TRAP, TURN_KERNEL, TURN_RESUME, UCONTEXT_ERROR,
-    UCONTEXT_FAULT_ADDRESS, UCONTEXT_FLOATING_POINT, UCONTEXT_REGISTERS, UCONTEXT_SIZE, UCONTEXT_STACK, UCONTEXT_TRAP,
+    CALLS, GUEST_END, Header, HostCall, SLOT_SIZE, STOP_FAST, STOP_NOTED, STUB_CODE, STUB_CODE_SIZE, TRAMPOLINES, TURN_CALLS,
+    TURN_CALLS_FAST, TURN_CALLS_RESUME, TURN_EXIT, TURN_FAST, TURN_KERNEL, TURN_RESUME, TURN_TRAP, UCONTEXT_ERROR, UCONTEXT_FAULT_ADDRESS,
+    UCONTEXT_FLOATING_POINT, UCONTEXT_REGISTERS, UCONTEXT_SIZE, UCONTEXT_STACK, UCONTEXT_TRAP,
 };
 use super::slots::Slots;
 use super::stub;
 use super::wait;
-use crate::{Access, Backing, Executor, Gone, GuestThread, Interrupter, PATCH_LENGTH, Protection, Registers, SpawnError, Stop, Trampoline};
+use crate::{Access, Backing, Executor, Gone, GuestThread, Interrupter, Protection, Registers, SpawnError, Stop, Trampoline};
 
 /// Signal that brings a guest thread back into its stub.
 pub const INTERRUPT: i32 = libc::SIGUSR1;
@@ -96,7 +97,20 @@ impl Interrupter for Signaller {
 
 impl SystrapThread {
     pub(crate) fn new(shared: Arc<Shared>, slot: u32, process: i32, thread: i32) -> Self {
-        Self { shared, slot, process, thread, context: 0, newborn: false, pending: Vec::new(), gs: 0, fast: false, reported: Registers::default(), alone: false, finished: false }
+        Self {
+            shared,
+            slot,
+            process,
+            thread,
+            context: 0,
+            newborn: false,
+            pending: Vec::new(),
+            gs: 0,
+            fast: false,
+            reported: Registers::default(),
+            alone: false,
+            finished: false,
+        }
     }
 
     fn header(&self) -> &Header {
@@ -312,18 +326,15 @@ impl SystrapThread {
         Ok(())
     }
 
-    /// Registers at a stop that came by a signal, where that hit our own code on the fast path: as if it had come before the call, or right behind.
+    /// Registers at a stop that came by a signal, where that hit our own code on the fast path: as if it had come at the path's first instruction,
+    /// or right behind the call.
     fn outside(&self, stop: Registers, given: u32) -> Registers {
         let (start, saved, end) = stub::fast_path();
-        let before = |mut registers: Registers, next: u64| {
-            registers.rip = next.wrapping_sub(PATCH_LENGTH);
-            registers
-        };
         match stop.rip {
-            rip if (start..saved).contains(&rip) => before(stop, stop.rcx),
+            rip if (start..saved).contains(&rip) => Registers { rip: start, ..stop },
             rip if (saved..end).contains(&rip) => {
                 let fast = self.fast_registers();
-                before(fast, fast.rip)
+                Registers { rcx: fast.rip, rip: start, eflags: stop.eflags, ..fast }
             }
             rip if (STUB_CODE..STUB_CODE + STUB_CODE_SIZE).contains(&rip) && matches!(given, TURN_FAST | TURN_CALLS_FAST) => {
                 Registers { eflags: stop.eflags, ..self.fast_registers() }
