@@ -191,6 +191,7 @@ impl Mm {
                 keep_from_fork: false,
                 wipe_on_fork: false,
                 locked: false,
+                sealed: false,
             };
             state.areas.insert(trampoline.start, area);
             state.mapped += trampoline.end - trampoline.start;

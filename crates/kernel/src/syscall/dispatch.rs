@@ -34,8 +34,6 @@ impl Unsupported {
 
 /// Serves the system call that a task stopped at.
 pub fn serve(task: &Arc<Task>) {
-    let started = crate::time::monotonic_ns();
-    let slept = task.slept_ns.load(Ordering::Relaxed);
     let (number, args) = {
         let registers = &task.cpu.lock().registers;
         // Linux looks at the lower half alone.
@@ -47,9 +45,6 @@ pub fn serve(task: &Arc<Task>) {
         Ok(value) => value as u64,
         Err(errno) => errno.to_return(),
     };
-    let slept = task.slept_ns.load(Ordering::Relaxed) - slept;
-    let used = crate::time::monotonic_ns().saturating_sub(started).saturating_sub(slept);
-    task.system_ns.fetch_add(used, Ordering::Relaxed);
     if let Err(errno) = result
         && (errno == Errno::EINTR || errno.is_restart())
     {

@@ -42,6 +42,8 @@ pub struct Cpu {
     pub registers: Registers,
     /// Vector, address and error code of the last exception, for signal frames.
     pub trap: (u64, u64, u64),
+    /// Host's monotonic clock at the last stop; 0 before the first.
+    pub stopped_ns: u64,
     /// The guest thread behind it.
     pub guest: Box<dyn GuestThread>,
 }
@@ -120,7 +122,7 @@ pub struct Task {
     pub guest_since: AtomicU64,
     /// See [`user_ns`](Self::user_ns).
     pub system_ns: AtomicU64,
-    /// Nanoseconds slept in the kernel.
+    /// Nanoseconds slept in the kernel since the last stop.
     pub slept_ns: AtomicU64,
     /// Policy, priority, affinity, personality; inherited by clone.
     pub scheduling: Mutex<scheduling::Scheduling>,
@@ -167,7 +169,7 @@ impl Task {
             tid: AtomicI32::new(parts.tid),
             process: parts.process,
             kernel: parts.kernel,
-            cpu: Mutex::new(Cpu { registers: parts.registers, trap: (0, 0, 0), guest: parts.guest }),
+            cpu: Mutex::new(Cpu { registers: parts.registers, trap: (0, 0, 0), stopped_ns: 0, guest: parts.guest }),
             interrupter: Mutex::new(interrupter),
             in_guest: AtomicBool::new(false),
             work: AtomicU32::new(0),

@@ -63,11 +63,16 @@ fn enter_guest(task: &Task) -> Option<Stop> {
     task.in_guest.store(true, Ordering::SeqCst);
     // Whoever adds work now sees that the guest runs, and interrupts it; whoever did before is seen here.
     let stop = task.work().is_empty().then(|| {
-        let before = crate::time::monotonic_ns();
-        task.guest_since.store(before, Ordering::SeqCst);
+        let entered = crate::time::monotonic_ns();
+        // Since the last stop the kernel worked for this task, except while it slept.
+        let slept = task.slept_ns.swap(0, Ordering::Relaxed);
+        let worked = if cpu.stopped_ns == 0 { 0 } else { entered.saturating_sub(cpu.stopped_ns).saturating_sub(slept) };
+        task.guest_since.store(entered, Ordering::SeqCst);
         let stop = cpu.guest.run(&mut cpu.registers);
         task.guest_since.store(0, Ordering::SeqCst);
-        task.user_ns.fetch_add(crate::time::monotonic_ns().saturating_sub(before), Ordering::Relaxed);
+        cpu.stopped_ns = crate::time::monotonic_ns();
+        task.system_ns.fetch_add(worked, Ordering::Relaxed);
+        task.user_ns.fetch_add(cpu.stopped_ns.saturating_sub(entered), Ordering::Relaxed);
         stop
     });
     task.in_guest.store(false, Ordering::SeqCst);
