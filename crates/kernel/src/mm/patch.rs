@@ -198,7 +198,8 @@ impl Mm {
         }
         let taken = state.sites.taken[shape as usize];
         let lines = (0..=u8::MAX).filter(|line| UNKNOWN_OPCODES.contains(line) == (shape == Shape::Zero));
-        let mut places = lines.flat_map(|line| (0..256 / TRAMPOLINE_SIZE).map(move |index| u64::from(line) << 8 | index * TRAMPOLINE_SIZE));
+        let mut places =
+            lines.flat_map(|line| (0..256 / TRAMPOLINE_SIZE).map(move |index| (u64::from(line) << 8) | (index * TRAMPOLINE_SIZE)));
         places.nth(taken as usize).map(|place| trampoline.start + place).ok_or(Errno::ENOSPC)
     }
 
