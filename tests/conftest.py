@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
@@ -76,6 +78,36 @@ class Pilot:
     def script(self, text: str, *options: object, shell: str = "bash", **more: object) -> str:
         """Standard output of a shell script that must succeed, inside, in an empty directory."""
         return self.output(*options, "--", shell, "-euc", "mkdir -p /tmp/work; cd /tmp/work\n" + text, **more)
+
+
+class Terminal:
+    """A `pilot` behind a terminal that the test holds."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.child, self.master = pty.fork()
+        if self.child == 0:
+            os.execv(PILOT, [str(PILOT), *arguments])
+        self.seen = b""
+
+    def expect(self, text: bytes, patience: float = 15.0) -> None:
+        deadline = time.monotonic() + patience
+        while text not in self.seen:
+            left = deadline - time.monotonic()
+            assert left > 0, (text, self.seen)
+            if select.select([self.master], [], [], left)[0]:
+                try:
+                    self.seen += os.read(self.master, 4096)
+                except OSError:
+                    break
+        assert text in self.seen, (text, self.seen)
+        self.seen = self.seen.partition(text)[2]
+
+    def type(self, data: bytes) -> None:
+        os.write(self.master, data)
+
+    def status(self) -> int:
+        eventually(lambda: os.waitid(os.P_PID, self.child, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import signal
 import subprocess
 import time
@@ -12,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PILOT, Pilot, Result, eventually
+from conftest import Pilot, Terminal
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -213,36 +211,6 @@ def test_unprivileged() -> None:
         shutil.rmtree(directory)
 
 
-class Terminal:
-    """A `pilot` behind a terminal that the test holds."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.child, self.master = pty.fork()
-        if self.child == 0:
-            os.execv(PILOT, [str(PILOT), *arguments])
-        self.seen = b""
-
-    def expect(self, text: bytes, patience: float = 15.0) -> None:
-        deadline = time.monotonic() + patience
-        while text not in self.seen:
-            left = deadline - time.monotonic()
-            assert left > 0, (text, self.seen)
-            if select.select([self.master], [], [], left)[0]:
-                try:
-                    self.seen += os.read(self.master, 4096)
-                except OSError:
-                    break
-        assert text in self.seen, (text, self.seen)
-        self.seen = self.seen.partition(text)[2]
-
-    def type(self, data: bytes) -> None:
-        os.write(self.master, data)
-
-    def status(self) -> int:
-        eventually(lambda: os.waitid(os.P_PID, self.child, os.WEXITED | os.WNOHANG | os.WNOWAIT))
-        return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
-
-
 def test_terminal_with_job_control_and_window_size() -> None:
     import fcntl
     import struct
@@ -270,8 +238,3 @@ def test_terminal_with_job_control_and_window_size() -> None:
     terminal.expect(b"$ ")
     terminal.type(b"exit 5\n")
     assert terminal.status() == 5
-
-
-def result_of(process: subprocess.Popen[bytes]) -> Result:
-    out, err = process.communicate(timeout=20)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

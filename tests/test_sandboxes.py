@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Pilot, eventually, process_lives, sandboxes_left
+from conftest import Pilot, Terminal, eventually, process_lives, sandboxes_left
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -197,3 +197,18 @@ def test_a_sandbox_that_does_not_answer_is_ended_by_force(pilot: Pilot, detached
     assert pilot("kill", "box", timeout=60).returncode == 0
     assert not sandboxes_left(state)
     eventually(lambda: not process_lives(kernel))
+
+
+def test_exec_with_a_terminal(pilot: Pilot, detached: str) -> None:
+    terminal = Terminal("exec", "--tty", "--env", "PS1=$ ", "box", "--", "bash", "--norc", "-i")
+    terminal.expect(b"$ ")
+    terminal.type(b"test -t 0 && tty\n")
+    terminal.expect(b"/dev/pts/")
+    terminal.expect(b"$ ")
+    terminal.type(b"sleep 50\n")
+    time.sleep(0.5)
+    terminal.type(b"\x03")
+    terminal.expect(b"$ ")
+    terminal.type(b"exit 6\n")
+    assert terminal.status() == 6
+    assert pilot("kill", "box").returncode == 0
