@@ -375,7 +375,9 @@ impl SystrapThread {
                 Stop::Fault { address: self.word(self.context + UCONTEXT_FAULT_ADDRESS), access }
             }
             INTERRUPT => Stop::Interrupted,
-            signal => Stop::Exception { signal, code, address, trap },
+            libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP => Stop::Exception { signal, code, address, trap },
+            // No stop is like this: the guest has written to its slot.
+            _ => return None,
         })
     }
 }

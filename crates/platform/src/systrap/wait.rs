@@ -109,6 +109,10 @@ pub fn take(header: &Header) -> u32 {
     sleep(&header.turn, &header.kernel_sleeping)
 }
 
+/// How long the guest thread may run before it is woken on suspicion: a guest that writes to its slots can make either side believe that the other
+/// is awake. Only who runs is waited for here, so that an idle sandbox never gets that far.
+const SUSPICION: futex::Timespec = futex::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
 fn sleep(word: &AtomicU32, sleeping: &AtomicU32) -> u32 {
     sleeping.store(1, Ordering::SeqCst);
     let now = loop {
@@ -117,7 +121,9 @@ fn sleep(word: &AtomicU32, sleeping: &AtomicU32) -> u32 {
             break now;
         }
         // Woken, interrupted or changed: in every case look again.
-        let _ = futex::wait(word, futex::Flags::empty(), now, None);
+        if futex::wait(word, futex::Flags::empty(), now, Some(&SUSPICION)) == Err(rustix::io::Errno::TIMEDOUT) {
+            let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+        }
     };
     sleeping.store(0, Ordering::Relaxed);
     now
