@@ -70,7 +70,7 @@ pub fn queue_to_task(task: &Task, info: &Siginfo) -> Result<(), Errno> {
         enqueue(&mut own.pending, info, limit)?;
     }
     if info.si_signo as u32 == raw::SIGKILL {
-        exit::begin_group_exit(process, crate::config::ExitStatus::Signaled(raw::SIGKILL as u8));
+        exit::kill(process);
     }
     task.add_work(Work::SIGNAL);
     process.signal_arrivals.notify(PollEvents::IN);
@@ -97,7 +97,7 @@ pub fn queue_to_process(process: &Process, info: &Siginfo) -> Result<(), Errno> 
         enqueue(&mut shared.pending, info, limit)?;
     }
     if signal as u32 == raw::SIGKILL {
-        exit::begin_group_exit(process, crate::config::ExitStatus::Signaled(raw::SIGKILL as u8));
+        exit::kill(process);
     }
     // The first thread that lets it through is to take it; threads that wait for it with sigtimedwait are told, too.
     let wants = |task: &&std::sync::Arc<Task>| task.signals.lock().mask & bit(signal) == 0;

@@ -1,7 +1,7 @@
 //! Ends of threads and processes, `exit(2)`, and what the family learns of them.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use cloudpilot_abi::types::Siginfo;
 use cloudpilot_abi::{Errno, raw};
@@ -11,6 +11,8 @@ use crate::config::ExitStatus;
 use crate::futex;
 use crate::mm::Mm;
 use crate::signal::{self, IGNORE};
+use crate::time::monotonic_ns;
+use crate::time::service::{Expire, schedule};
 use crate::wait::PollEvents;
 
 /// Ends all threads of a process with this status, unless its end is under way already.
@@ -23,6 +25,30 @@ pub fn begin_group_exit(process: &Process, status: ExitStatus) {
     };
     for task in tasks {
         task.add_work(Work::EXIT);
+    }
+}
+
+/// Time that threads of a killed process have to leave the guest by themselves.
+const PATIENCE_NS: u64 = 500_000_000;
+
+/// Ends a process as `SIGKILL` does. A thread that does not leave the guest when interrupted (its program tampered with the stub) is ended with its
+/// whole address space.
+pub fn kill(process: &Process) {
+    begin_group_exit(process, ExitStatus::Signaled(raw::SIGKILL as u8));
+    let tasks = process.family.lock().tasks.clone();
+    if let Some(task) = tasks.iter().find(|task| task.is_in_guest()) {
+        let enforcement = schedule(monotonic_ns() + PATIENCE_NS, Arc::new(Enforcement(Arc::downgrade(&task.process))));
+        *process.enforcement.lock() = Some(enforcement);
+    }
+}
+
+/// What is left of a killed process after a while.
+struct Enforcement(Weak<Process>);
+
+impl Expire for Enforcement {
+    fn expire(&self) {
+        let tasks = self.0.upgrade().map(|process| process.family.lock().tasks.clone());
+        tasks.iter().flatten().for_each(|task| task.interrupter.lock().kill());
     }
 }
 
@@ -139,6 +165,7 @@ fn finish_process(task: &Arc<Task>) {
     let process = &task.process;
     let kernel = &task.kernel;
     process.timers.lock().clear();
+    *process.enforcement.lock() = None;
     crate::tty::disassociate(kernel, process);
     let (status, children, parent, exit_signal, group) = {
         let mut family = process.family.lock();

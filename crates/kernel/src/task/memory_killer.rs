@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cloudpilot_abi::raw;
 use cloudpilot_platform::systrap::load;
 
 use super::{Process, exit};
 use crate::Kernel;
-use crate::config::ExitStatus;
 
 /// How fast guests are assumed to fill memory at most, bytes a second: what a few cores zeroing fresh pages reach.
 const FILL_RATE: u64 = 4 << 30;
@@ -79,5 +77,5 @@ pub fn end_largest(kernel: &Kernel) {
         let limit = kernel.limits.memory_bytes >> 20;
         tell(&format!("Out of memory: the sandbox reached its limit of {limit} MiB; process {} ({name}) was killed", process.pid));
     }
-    exit::begin_group_exit(process, ExitStatus::Signaled(raw::SIGKILL as u8));
+    exit::kill(process);
 }

@@ -245,6 +245,11 @@ impl Task {
         self.work.fetch_and(!work.bits(), Ordering::SeqCst);
     }
 
+    /// Whether the guest thread runs, or is about to.
+    pub fn is_in_guest(&self) -> bool {
+        self.in_guest.load(Ordering::SeqCst)
+    }
+
     /// Ends a wait, or brings the guest thread back into the kernel.
     pub fn kick(&self) {
         self.parker.unpark();

@@ -41,6 +41,8 @@ pub struct Process {
     pub reaps_descendants: AtomicBool,
     /// What it registered for with `membarrier(2)`.
     pub barriers: AtomicU32,
+    /// Set once it was killed: ends it by force after a while.
+    pub enforcement: Mutex<Option<crate::time::service::TimerHandle>>,
     /// Interval and POSIX timers.
     pub timers: Mutex<crate::time::timers::Timers>,
 }
@@ -75,6 +77,7 @@ impl Process {
             dumpable: AtomicU32::new(1),
             reaps_descendants: AtomicBool::new(false),
             barriers: AtomicU32::new(0),
+            enforcement: Mutex::new(None),
             timers: Mutex::default(),
         }
     }
