@@ -244,8 +244,14 @@ class Agent:
         params: dict[str, Any] = {"args": args, "env": variables, "workdir": directory, "user": who}
         if terminal is not None:
             params["tty"] = {"rows": terminal[0], "columns": terminal[1]}
+        # From here on its end may be told before its start is: `_started` undoes it.
+        self._starting += 1
         try:
             pending = self.client.call("exec", params, theirs)
+        except BaseException:
+            self._starting -= 1
+            process.lose(Failure(Kind.INTERNAL, "The program was not started"))
+            raise
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
@@ -255,7 +261,6 @@ class Agent:
         return process
 
     async def _started(self, process: Process, pending: Pending[Any], *, listen: bool) -> None:
-        self._starting += 1
         try:
             process.pid = (await settle(pending))["pid"]
         except BaseException:

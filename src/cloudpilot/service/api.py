@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cloudpilot import __version__
@@ -19,7 +19,7 @@ from cloudpilot.service import api_models as models
 from cloudpilot.service.access import Caller
 from cloudpilot.service.docs_page import PAGE
 from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.http import body, caller_of, parse, parse_query, reply
+from cloudpilot.service.http import Stream, body, caller_of, parse, parse_query, reply
 from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.openapi import describe
 from cloudpilot.service.processes import End, Output
@@ -179,7 +179,7 @@ async def _read_file(call: Call) -> Any:
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]
 
-    return StreamingResponse(contents(), media_type="application/octet-stream")
+    return Stream(contents(), media_type="application/octet-stream")
 
 
 async def _write_file(call: Call) -> Any:

@@ -72,13 +72,26 @@ _KINDS: list[tuple[type[errors.SandboxException], Kind]] = [
 ]
 
 
+_REMEDIES = {
+    Kind.NOT_FOUND: "look at what there is in the sandbox",
+    Kind.INVALID: "look at what there is in the sandbox",
+    Kind.FORBIDDEN: "name a user that may, like `root`",
+    Kind.EXISTS: "choose another name, or remove what is there",
+    Kind.NO_SPACE: "remove something, or use a template with more memory",
+    Kind.LIMIT: "try again later",
+    Kind.TIMEOUT: "give more time, or try again",
+    Kind.UNAVAILABLE: "start another sandbox",
+}
+"""Where the engine says none."""
+
+
 def of(error: Exception) -> Failure | None:
     """What an exception means to the client; none is a fault of ours."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, errors.SandboxException):
         kind = next((kind for cause, kind in _KINDS if isinstance(error, cause)), Kind.INTERNAL)
-        return Failure(kind, error.message, remedy=error.hint)
+        return Failure(kind, error.message, remedy=error.hint or _REMEDIES.get(kind))
     if isinstance(error, StoreError):
         return Failure(Kind.UNAVAILABLE, error.message, remedy=error.hint)
     return None

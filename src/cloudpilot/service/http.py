@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from cloudpilot.service.access import Caller
 from cloudpilot.service.failures import Failure, Kind
@@ -55,6 +56,18 @@ def invalid(error: ValidationError) -> Failure:
 def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer in JSON."""
     return Response(json.dumps(value, separators=(",", ":")), status, headers, "application/json")
+
+
+class Stream(StreamingResponse):
+    """An answer that comes in pieces, whose source is closed at once when the client hangs up."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Left to the collector it would hold up a program until some later time.
+            await self.body_iterator.aclose()  # type: ignore[attr-defined]
 
 
 def key_of(request: Request) -> str | None:

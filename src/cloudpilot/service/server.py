@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -25,6 +27,20 @@ if TYPE_CHECKING:
     from cloudpilot.service.settings import Settings
 
 _BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """A server whose orderly end is a success rather than a death by the signal that asked for it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends the service on SIGTERM and Ctrl-C; a second one does not wait for requests under way."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -117,7 +133,7 @@ def serve(settings: Settings) -> int:
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.private_key,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
         server.run(sockets=[listener])
         return 0 if server.started else 1
     except StoreError as error:

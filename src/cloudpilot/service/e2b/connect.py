@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from cloudpilot.service import failures
 from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.http import body, reply
+from cloudpilot.service.http import Stream, body, reply
 from cloudpilot.service.settings import LARGEST_BODY
 
 _END = 2
@@ -120,7 +120,7 @@ def stream(chunks: AsyncIterator[bytes]) -> Response:
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]
 
-    return StreamingResponse(whole(), media_type="application/connect+json")
+    return Stream(whole(), media_type="application/connect+json")
 
 
 def refused_stream(failure: Failure) -> Response:

@@ -22,13 +22,14 @@ from urllib.parse import quote
 
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from cloudpilot.errors import NotFoundException
 from cloudpilot.service.agent import Agent, Watch
 from cloudpilot.service.e2b import connect
 from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.service.http import Stream as Streamed
 from cloudpilot.service.http import reply
 from cloudpilot.service.processes import End, Output, Process
 from cloudpilot.service.settings import LARGEST_UPLOAD
@@ -523,7 +524,7 @@ async def download(request: Request) -> Response:
 
     media = mimetypes.guess_type(path)[0] or "application/octet-stream"
     disposition = f"inline; filename*=utf-8''{quote(posixpath.basename(path))}"
-    return StreamingResponse(contents(), media_type=media.partition(";")[0], headers={"Content-Disposition": disposition})
+    return Streamed(contents(), media_type=media.partition(";")[0], headers={"Content-Disposition": disposition})
 
 
 def _too_large() -> Failure:
