@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Pilot, Result, sandboxes_left
+from harness import Pilot, Result, sandboxes_left
 
 
 def refused(result: Result, status: int) -> str:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Pilot
+from harness import Pilot
 
 FAMILIES = ["files", "processes", "signals", "futexes", "pipes", "timers", "memory", "credentials", "ttys"]
 

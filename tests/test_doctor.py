@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import Pilot
+from harness import Pilot
 
 
 def test_doctor_finds_that_the_default_runs(pilot: Pilot) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Pilot, Result
+from harness import Pilot, Result
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 

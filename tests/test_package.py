@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from harness import REPOSITORY
 
 pytestmark = pytest.mark.timeout(300)
 

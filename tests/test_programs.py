@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Pilot
+from harness import Pilot
 
 pytestmark = pytest.mark.timeout(120)
 

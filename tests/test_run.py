@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Pilot, Terminal
+from harness import Pilot, Terminal
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Pilot, Terminal, eventually, process_lives, sandboxes_left
+from harness import Pilot, Terminal, eventually, process_lives, sandboxes_left
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 

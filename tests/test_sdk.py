@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Pilot, eventually, sandboxes_left
+from harness import Pilot, eventually, sandboxes_left
 
 from cloudpilot import (
     CommandExitException,

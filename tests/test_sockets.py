@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import Pilot
+from harness import Pilot
 
 pytestmark = pytest.mark.timeout(120)
 
