@@ -80,6 +80,7 @@ impl Kernel {
             network,
             memory,
             net: Default::default(),
+            ipc: Default::default(),
             mounts: Default::default(),
             platform: Box::new(platform),
             tasks: Default::default(),

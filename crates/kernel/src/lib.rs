@@ -7,6 +7,7 @@ pub mod fs;
 pub mod futex;
 pub mod host;
 pub mod io;
+pub mod ipc;
 pub mod loader;
 pub mod mm;
 pub mod net;
@@ -41,6 +42,8 @@ pub struct Kernel {
     pub network: Network,
     /// Sockets.
     pub net: net::Net,
+    /// System V IPC and POSIX message queues.
+    pub ipc: ipc::Ipc,
     /// Guest memory.
     pub memory: Arc<MemoryFile>,
     /// Mounted filesystems.

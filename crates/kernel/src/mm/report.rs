@@ -4,7 +4,9 @@ use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 use cloudpilot_platform::Protection;
 
 use super::{Area, Mm};
-use crate::vfs::Path;
+use std::sync::Arc;
+
+use crate::vfs::{File, Path};
 
 /// One area, as `/proc/<pid>/maps` shows it.
 pub struct AreaInfo {
@@ -57,6 +59,27 @@ impl Mm {
             result.push(platform_area(header, end, "[vdso]", raw::PROT_READ | raw::PROT_EXEC));
         }
         result
+    }
+
+    /// The mapped files that `select` chooses, once for each area.
+    pub fn mapped_files(&self, select: impl Fn(&File) -> bool) -> Vec<*const File> {
+        let state = self.state.read();
+        let files = state.areas.values().filter_map(|area| area.file.as_ref());
+        files.filter(|(file, _)| select(file)).map(|(file, _)| Arc::as_ptr(file)).collect()
+    }
+
+    /// The file whose first byte is mapped at an address where an area starts.
+    pub fn file_at_start(&self, address: u64) -> Option<Arc<File>> {
+        let state = self.state.read();
+        let (file, offset) = state.areas.get(&address)?.file.as_ref()?;
+        (*offset == 0).then(|| Arc::clone(file))
+    }
+
+    /// Start and length of each area of a file.
+    pub fn ranges_of(&self, file: &Arc<File>) -> Vec<(u64, u64)> {
+        let state = self.state.read();
+        let is_of = |area: &Area| area.file.as_ref().is_some_and(|(other, _)| Arc::ptr_eq(other, file));
+        state.areas.iter().filter(|(_, area)| is_of(area)).map(|(start, area)| (*start, area.end - start)).collect()
     }
 
     /// Where exec put things.

@@ -10,6 +10,7 @@ pub mod dispatch;
 mod epoll;
 mod event_files;
 mod futex;
+mod ipc;
 mod limits;
 pub mod memory;
 mod message;

@@ -16,6 +16,12 @@ use Arg::{Fd, Flags, Int, Mode, Path, Ptr, Size};
 
 /// The family.
 pub const CALLS: &[Call] = &[
+    Call::partial(
+        raw::__NR_name_to_handle_at,
+        name_to_handle_at,
+        &[Arg::Fd, Arg::Path, Arg::Ptr, Arg::Ptr, Arg::Flags],
+        "handles tell files apart; open_by_handle_at is refused",
+    ),
     Call::full(raw::__NR_stat, |task, args| stat(task, at::CWD, args.raw(0), 0, args.raw(1)), &[Path, Ptr]),
     Call::full(raw::__NR_lstat, |task, args| stat(task, at::CWD, args.raw(0), raw::AT_SYMLINK_NOFOLLOW, args.raw(1)), &[Path, Ptr]),
     Call::full(raw::__NR_fstat, fstat, &[Fd, Ptr]),
@@ -420,4 +426,27 @@ fn fstatfs(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.files().get(args.int(0))?;
     let flags = file.path.as_ref().map_or(0, |path| path.mount.flags());
     write_figures(task, &file.inode.statfs()?, flags, args.raw(1))
+}
+
+fn name_to_handle_at(task: &Arc<Task>, args: &Args) -> SysResult {
+    const AT_HANDLE_FID: u32 = 0x200;
+    /// `FILEID_INO64_GEN` with a device number in front.
+    const KIND: u32 = 0x81;
+    const LENGTH: u32 = 16;
+    let flags = args.uint(4);
+    at::check_flags(flags, raw::AT_SYMLINK_FOLLOW | raw::AT_EMPTY_PATH | AT_HANDLE_FID)?;
+    let place = at::lookup(task, args.int(0), args.raw(1), flags, flags & raw::AT_SYMLINK_FOLLOW != 0)?;
+    let room: u32 = task.read(args.raw(2))?;
+    if room > 128 {
+        return Err(Errno::EINVAL);
+    }
+    task.write(args.raw(3), &(place.mount.id as i32))?;
+    if room < LENGTH {
+        task.write(args.raw(2), &LENGTH)?;
+        return Err(Errno::EOVERFLOW);
+    }
+    let attributes = place.inode().attributes()?;
+    task.write(args.raw(2), &[LENGTH, KIND])?;
+    task.write(args.raw(2).wrapping_add(8), &[attributes.device, attributes.inode])?;
+    Ok(0)
 }

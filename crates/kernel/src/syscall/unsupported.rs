@@ -14,9 +14,6 @@ const AIO: &str = "not there, so that databases fall back to threads";
 const PKEYS: &str = "no memory protection keys";
 const QUOTA: &str = "no quotas below the sandbox's own limits";
 const MOUNT_LISTS: &str = "mounts are listed in /proc/self/mountinfo";
-const IPC: &str = "no System V IPC yet; programs use POSIX shared memory and semaphores, which are files and futexes";
-const QUEUES: &str = "no POSIX message queues yet";
-const XATTR_AT: &str = "newer forms; programs fall back to the older calls";
 const ATTRIBUTES: &str = "no inode flags to get or set";
 
 /// Number and reason.
@@ -38,7 +35,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_get_kernel_syms, OLD),
     (raw::__NR_get_thread_area, "32-bit programs only"),
     (raw::__NR_getpmsg, NEVER),
-    (raw::__NR_getxattrat, XATTR_AT),
     (raw::__NR_io_cancel, AIO),
     (raw::__NR_io_destroy, AIO),
     (raw::__NR_io_getevents, AIO),
@@ -53,7 +49,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_landlock_create_ruleset, LANDLOCK),
     (raw::__NR_landlock_restrict_self, LANDLOCK),
     (raw::__NR_listmount, MOUNT_LISTS),
-    (raw::__NR_listxattrat, XATTR_AT),
     (raw::__NR_lsm_get_self_attr, LSM),
     (raw::__NR_lsm_list_modules, LSM),
     (raw::__NR_lsm_set_self_attr, LSM),
@@ -63,17 +58,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_mount_setattr, MOUNT_FILES),
     (raw::__NR_move_mount, MOUNT_FILES),
     (raw::__NR_move_pages, "one memory node: nothing to move"),
-    (raw::__NR_mq_getsetattr, QUEUES),
-    (raw::__NR_mq_notify, QUEUES),
-    (raw::__NR_mq_open, QUEUES),
-    (raw::__NR_mq_timedreceive, QUEUES),
-    (raw::__NR_mq_timedsend, QUEUES),
-    (raw::__NR_mq_unlink, QUEUES),
-    (raw::__NR_msgctl, IPC),
-    (raw::__NR_msgget, IPC),
-    (raw::__NR_msgrcv, IPC),
-    (raw::__NR_msgsnd, IPC),
-    (raw::__NR_name_to_handle_at, "files have no handles"),
     (raw::__NR_nfsservctl, OLD),
     (raw::__NR_open_tree, MOUNT_FILES),
     (raw::__NR_open_tree_attr, MOUNT_FILES),
@@ -87,7 +71,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_quotactl, QUOTA),
     (raw::__NR_quotactl_fd, QUOTA),
     (raw::__NR_remap_file_pages, "deprecated; programs use mmap"),
-    (raw::__NR_removexattrat, XATTR_AT),
     (raw::__NR_request_key, KEYS),
     (
         raw::__NR_rseq,
@@ -95,18 +78,9 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     ),
     (raw::__NR_seccomp, "programs cannot filter their own calls yet; they go on without"),
     (raw::__NR_security, NEVER),
-    (raw::__NR_semctl, IPC),
-    (raw::__NR_semget, IPC),
-    (raw::__NR_semop, IPC),
-    (raw::__NR_semtimedop, IPC),
     (raw::__NR_set_mempolicy_home_node, "one memory node"),
     (raw::__NR_set_thread_area, "32-bit programs only"),
     (raw::__NR_setns, NAMESPACES),
-    (raw::__NR_setxattrat, XATTR_AT),
-    (raw::__NR_shmat, IPC),
-    (raw::__NR_shmctl, IPC),
-    (raw::__NR_shmdt, IPC),
-    (raw::__NR_shmget, IPC),
     (raw::__NR_statmount, MOUNT_LISTS),
     (raw::__NR_tuxcall, NEVER),
     (raw::__NR_uretprobe, "no probes"),

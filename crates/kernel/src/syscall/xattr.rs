@@ -25,6 +25,10 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_flistxattr, |task, args| list(task, &by_fd(task, args)?, args), &[Fd, Ptr, Size]),
     Call::full(raw::__NR_removexattr, |task, args| remove(task, &by_path(task, args, true)?, args), &[Path, Path]),
     Call::full(raw::__NR_lremovexattr, |task, args| remove(task, &by_path(task, args, false)?, args), &[Path, Path]),
+    Call::full(raw::__NR_setxattrat, setxattrat, &[Fd, Path, Flags, Path, Ptr, Size]),
+    Call::full(raw::__NR_getxattrat, getxattrat, &[Fd, Path, Flags, Path, Ptr, Size]),
+    Call::full(raw::__NR_listxattrat, |task, args| list(task, &by_path_at(task, args)?, &shifted(args, 2)), &[Fd, Path, Flags, Ptr, Size]),
+    Call::full(raw::__NR_removexattrat, |task, args| remove(task, &by_path_at(task, args)?, &shifted(args, 2)), &[Fd, Path, Flags, Path]),
     Call::full(raw::__NR_fremovexattr, |task, args| remove(task, &by_fd(task, args)?, args), &[Fd, Path]),
 ];
 
@@ -38,6 +42,50 @@ fn by_path(task: &Arc<Task>, args: &Args, follow: bool) -> Result<Place, Errno> 
 
 fn by_fd(task: &Arc<Task>, args: &Args) -> Result<Place, Errno> {
     Ok(at::place(&task.file(args.int(0))?, task))
+}
+
+fn by_path_at(task: &Arc<Task>, args: &Args) -> Result<Place, Errno> {
+    at::check_flags(args.uint(2), raw::AT_SYMLINK_NOFOLLOW | raw::AT_EMPTY_PATH)?;
+    at::lookup_flags(task, args.int(0), args.raw(1), args.uint(2))
+}
+
+/// The arguments of a newer form as the older one has them: `by` fewer in front.
+fn shifted(args: &Args, by: usize) -> Args {
+    let mut older = Args::default();
+    older.0[..6 - by].copy_from_slice(&args.0[by..]);
+    older
+}
+
+/// `struct xattr_args`: place, size and flags of the value.
+fn value_arguments(task: &Arc<Task>, args: &Args) -> Result<Args, Errno> {
+    const SIZE: usize = 16;
+    let size = args.size(5);
+    if size < SIZE {
+        return Err(Errno::EINVAL);
+    }
+    if size > cloudpilot_abi::PAGE_SIZE as usize {
+        return Err(Errno::E2BIG);
+    }
+    let bytes: Vec<u8> = task.read_slice(args.raw(4), size)?;
+    if bytes[SIZE..].iter().any(|byte| *byte != 0) {
+        return Err(Errno::E2BIG);
+    }
+    let [value, lengths]: [u64; 2] = bytemuck::pod_read_unaligned(&bytes[..SIZE]);
+    Ok(Args([0, args.raw(3), value, lengths & 0xffff_ffff, lengths >> 32, 0]))
+}
+
+fn setxattrat(task: &Arc<Task>, args: &Args) -> SysResult {
+    let place = by_path_at(task, args)?;
+    set(task, &place, &value_arguments(task, args)?)
+}
+
+fn getxattrat(task: &Arc<Task>, args: &Args) -> SysResult {
+    let place = by_path_at(task, args)?;
+    let older = value_arguments(task, args)?;
+    if older.uint(4) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    get(task, &place, &older)
 }
 
 fn read_name(task: &Arc<Task>, args: &Args) -> Result<Vec<u8>, Errno> {

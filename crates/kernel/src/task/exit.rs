@@ -166,6 +166,7 @@ fn finish_process(task: &Arc<Task>) {
     let kernel = &task.kernel;
     process.timers.lock().clear();
     *process.enforcement.lock() = None;
+    crate::ipc::semaphores::process_exits(kernel, process.pid);
     crate::tty::disassociate(kernel, process);
     let (status, children, parent, exit_signal, group) = {
         let mut family = process.family.lock();

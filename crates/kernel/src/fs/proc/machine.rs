@@ -207,23 +207,53 @@ pub fn tty(machine: &Machine) -> Plan {
 /// `/proc/sysvipc`.
 pub fn sysvipc(machine: &Machine) -> Plan {
     const LISTING: Listing<Machine> = &[
-        ("msg", FileType::Regular, |machine| {
-            super::machine_file(machine, |_| {
-                "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n"
-                    .to_owned()
-            })
-        }),
-        ("sem", FileType::Regular, |machine| {
-            super::machine_file(machine, |_| {
-                "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n".to_owned()
-            })
-        }),
-        ("shm", FileType::Regular, |machine| {
-            super::machine_file(machine, |_| {
-                "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n"
-                    .to_owned()
-            })
-        }),
+        ("msg", FileType::Regular, |machine| super::machine_file(machine, message_queues)),
+        ("sem", FileType::Regular, |machine| super::machine_file(machine, semaphores)),
+        ("shm", FileType::Regular, |machine| super::machine_file(machine, shared_memory)),
     ];
     Plan::directory(Fixed { about: machine.clone(), listing: LISTING })
+}
+
+fn message_queues(kernel: &Arc<Kernel>) -> String {
+    let mut text =
+        "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n"
+            .to_owned();
+    for (id, queue) in kernel.ipc.messages.all() {
+        let state = queue.state.lock();
+        let (of, count) = (state.permissions, state.messages.len());
+        let _ = write!(text, "{:>10} {id:>10}  {:>4o}  {:>10} {count:>10} ", of.key, of.mode, state.bytes);
+        let _ = write!(text, "{:>5} {:>5} ", state.last_sender, state.last_receiver);
+        let _ = write!(text, "{:>5} {:>5} {:>5} {:>5} ", of.uid, of.gid, of.cuid, of.cgid);
+        let _ = writeln!(text, "{:>10} {:>10} {:>10}", state.sent, state.received, state.changed);
+    }
+    text
+}
+
+fn semaphores(kernel: &Arc<Kernel>) -> String {
+    let mut text = "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n".to_owned();
+    for (id, set) in kernel.ipc.semaphores.all() {
+        let state = set.state.lock();
+        let of = state.permissions;
+        let _ = write!(text, "{:>10} {id:>10}  {:>4o} {:>10} ", of.key, of.mode, state.semaphores.len());
+        let _ = write!(text, "{:>5} {:>5} {:>5} {:>5} ", of.uid, of.gid, of.cuid, of.cgid);
+        let _ = writeln!(text, "{:>10} {:>10}", state.used, state.changed);
+    }
+    text
+}
+
+fn shared_memory(kernel: &Arc<Kernel>) -> String {
+    let mut text = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n".to_owned();
+    for (id, segment) in kernel.ipc.segments.all() {
+        if segment.settle(kernel) {
+            continue;
+        }
+        let state = *segment.state.lock();
+        let (of, attachments, last) = (state.permissions, segment.attachments(kernel), segment.last.load(Ordering::Relaxed));
+        let _ = write!(text, "{:>10} {id:>10}  {:>4o} {:>21} ", of.key, of.mode, segment.size);
+        let _ = write!(text, "{:>5} {last:>5}  {attachments:>5} ", segment.maker);
+        let _ = write!(text, "{:>5} {:>5} {:>5} {:>5} ", of.uid, of.gid, of.cuid, of.cgid);
+        let _ = write!(text, "{:>10} {:>10} {:>10} ", state.attached, state.detached, state.changed);
+        let _ = writeln!(text, "{:>21} {:>21}", segment.memory.allocated(), 0);
+    }
+    text
 }
