@@ -103,6 +103,24 @@ def test_cancelling_kills_the_command() -> None:
     asyncio.run(asyncio.wait_for(main(), 50))
 
 
+def test_cancelled_waits_leave_nothing_behind() -> None:
+    async def main() -> None:
+        async with await AsyncSandbox.create() as sandbox:
+            for _ in range(5):
+                deaf = await sandbox.commands.run("sleep 100", background=True, stdin=True)
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(sandbox.commands.send_stdin(deaf.pid, bytes(1 << 20)), 0.2)
+                await deaf.kill()
+            begin = time.monotonic()
+            while time.monotonic() - begin < 2:
+                # Descriptors with the numbers of those that were given up, while their deadlines would have come.
+                assert (await sandbox.commands.run("sleep 0.1; echo fine")).stdout == "fine\n"
+                await sandbox.files.write("/tmp/x", "y")
+                assert await sandbox.files.read("/tmp/x") == "y"
+
+    asyncio.run(asyncio.wait_for(main(), 50))
+
+
 def test_watching_and_terminals() -> None:
     async def main() -> None:
         events: list[FilesystemEvent] = []

@@ -18,7 +18,11 @@
 from __future__ import annotations
 
 import errno as numbers
-from typing import Any
+
+# The real one would import `typing`, a good part of the start of `pilot run`.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class SandboxException(Exception):  # noqa: N818 -- E2B's names

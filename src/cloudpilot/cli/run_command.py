@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from cloudpilot.cli.parser import Parser
 from cloudpilot.engine import config, paths
 from cloudpilot.errors import InvalidArgumentException
+
+# The real one would import `typing`, a good part of the start of `pilot run`.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def parser() -> Parser:

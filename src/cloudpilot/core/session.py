@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -118,8 +119,9 @@ class SessionOptions:
         self.end_at: float | None = None
 
 
+_connecting = threading.Lock()
 _sessions: dict[str, Session] = {}
-"""Sandboxes that this process started, so that `connect` finds deadline and metadata again."""
+"""Sandboxes in use by this process, so that `connect` finds connection, deadline and metadata again."""
 
 
 def info_of(record: records.Record, options: SessionOptions | None) -> SandboxInfo:
@@ -143,17 +145,31 @@ async def create(settings: dict[str, Any], options: SessionOptions, timeout: flo
     except BaseException:
         life.let_go()
         raise
-    _sessions[life.id] = session
-    life.gone.then(lambda: void(_sessions.pop(life.id, None)))
+    _keep(session)
     session.set_timeout(timeout)
     return session
 
 
 def connect(word: str) -> Session:
     """Connects to a sandbox that runs."""
-    if word in _sessions:
-        return _sessions[word]
-    return Session(records.find(word).id, None, SessionOptions())
+    sandbox_id = word if word in _sessions else records.find(word).id
+    with _connecting:
+        session = _sessions.get(sandbox_id)
+        if session is None or session.closed.settled:
+            # Kept, since a sandbox takes only so many connections.
+            session = _keep(Session(sandbox_id, None, SessionOptions()))
+        return session
+
+
+def _keep(session: Session) -> Session:
+    _sessions[session.id] = session
+
+    def forget() -> None:
+        if _sessions.get(session.id) is session:
+            del _sessions[session.id]
+
+    session.closed.then(forget)
+    return session
 
 
 def running() -> list[SandboxInfo]:
@@ -208,7 +224,3 @@ async def _shut_down(session: Session) -> bool:
             raise TimeoutException(f"The sandbox `{session.id}` has not ended within {wall.END_TIMEOUT:g} s", "try `pilot kill`")
         await reactor().pause(_END_PAUSE)
     return True
-
-
-def void(_: object) -> None:
-    """Takes an answer of which nobody wants to know."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 from cloudpilot.errors import InvalidArgumentException
+
+# The real one would import `typing`, a good part of the start of `pilot run`.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"

@@ -75,13 +75,17 @@ class Reactor:
             timer = self.after(seconds, lambda: void(pending.fail(TimeoutException(message))))
             pending.then(timer.cancel)
 
-    def ready(self, descriptor: int, events: int, seconds: float | None, what: str) -> Pending[None]:
-        """Pending until the descriptor, which nobody else watches, is ready."""
+    async def ready(self, descriptor: int, events: int, seconds: float | None, what: str) -> None:
+        """Waits until the descriptor, which nobody else watches, is ready. Once this has ended, it may be closed."""
         pending: Pending[None] = Pending()
         self.watch(descriptor, events, lambda: void(pending.resolve(None)))
-        pending.then(lambda: self.unwatch(descriptor))
         self.limit(pending, seconds, what)  # type: ignore[arg-type]
-        return pending
+        try:
+            await pending
+        finally:
+            self.unwatch(descriptor)
+            # Whoever was cancelled leaves no deadline behind.
+            pending.resolve(None)
 
     def pause(self, seconds: float) -> Pending[None]:
         """Pending for that time."""
