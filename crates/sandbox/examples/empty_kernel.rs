@@ -46,6 +46,10 @@ impl Machine for Empty {
         Ok(())
     }
 
+    fn connect(&self, _port: u16, _host: OwnedFd, _over: Box<dyn Send>) -> Result<(), Failure> {
+        Err(Failure::new(cloudpilot_sandbox::failure::Code::NotFound, "Nothing listens here"))
+    }
+
     fn processes(&self) -> Vec<Value> {
         Vec::new()
     }

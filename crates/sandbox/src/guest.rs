@@ -1,10 +1,11 @@
 //! The user-space kernel as the [`Machine`] that the control socket drives.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
 use cloudpilot_kernel::Kernel;
-use cloudpilot_kernel::config::{BootConfig, Program, User};
+use cloudpilot_kernel::config::{BootConfig, Network, Program, User};
 use cloudpilot_kernel::fs::proc::command_line;
 use cloudpilot_kernel::task::Process;
 use cloudpilot_kernel::task::spawn::SpawnError;
@@ -97,6 +98,18 @@ impl Machine for Guest {
         let terminal = self.process(pid)?.terminal.lock().clone().ok_or(Errno::ENOTTY)?;
         terminal.set_window(Winsize { ws_row: rows, ws_col: columns, ..Winsize::default() });
         Ok(())
+    }
+
+    fn connect(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure> {
+        if self.kernel.network == Network::Host {
+            return Err(Failure::invalid("The sandbox uses the host's network").hint("connect to the host's own port"));
+        }
+        cloudpilot_kernel::net::join::join(&self.kernel.net, port, host, over).map_err(|errno| match errno {
+            Errno::ECONNREFUSED => {
+                Failure { errno: Some(errno.0), ..Failure::new(Code::NotFound, format!("Nothing listens on port {port} in the sandbox")) }
+            }
+            errno => of_errno(format!("Cannot connect to port {port} in the sandbox"), errno),
+        })
     }
 
     fn processes(&self) -> Vec<Value> {

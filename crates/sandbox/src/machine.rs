@@ -34,6 +34,8 @@ pub trait Machine: Send + Sync {
     fn signal(&self, pid: i32, signal: i32) -> Result<(), Errno>;
     /// Changes the size of the terminal that a program was started with.
     fn resize(&self, pid: i32, rows: u16, columns: u16) -> Result<(), Errno>;
+    /// Joins a stream socket of the host with a port inside; `over` is dropped once the connection has ended.
+    fn connect(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure>;
     /// Processes, for `pilot exec … ps` and the like.
     fn processes(&self) -> Vec<Value>;
     /// Figures of the sandbox.

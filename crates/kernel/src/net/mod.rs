@@ -13,6 +13,7 @@ pub mod host;
 pub mod inbox;
 pub mod inet;
 pub mod interface;
+pub mod join;
 pub mod message;
 pub mod netlink;
 pub mod options;

@@ -24,6 +24,8 @@ use connection::Connection;
 const MOST_CLIENTS: usize = 64;
 /// Most copies of files at a time: each costs a thread too.
 const MOST_TRANSFERS: usize = 32;
+/// Most connections to ports inside at a time: each costs a thread and its buffers.
+const MOST_JOINED: usize = 256;
 /// Stack of such a thread: JSON is parsed there, at most 128 levels deep.
 const STACK: usize = 256 << 10;
 /// How long to wait when the host has no descriptors or memory for another client.
@@ -36,6 +38,7 @@ pub struct Server {
     link: Arc<OwnedFd>,
     clients: AtomicUsize,
     transfers: AtomicUsize,
+    joined: AtomicUsize,
 }
 
 /// One of a bounded number; given back when dropped.
@@ -64,6 +67,7 @@ pub fn serve(machine: &Arc<dyn Machine>, listener: OwnedFd, link: Arc<OwnedFd>) 
         link: Arc::clone(&link),
         clients: AtomicUsize::new(0),
         transfers: AtomicUsize::new(0),
+        joined: AtomicUsize::new(0),
     });
     let supervisor = Connection::new(Arc::clone(&server), link);
     // When it hangs up it is dead, and so are we.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::connection::Connection;
-use super::files;
+use super::{MOST_JOINED, Permit, files, run};
 use crate::failure::{Code, Failure};
 use crate::kernel_process::{exited, shut_down};
 
@@ -91,6 +91,12 @@ struct Resize {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Connect {
+    port: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wait {
     pid: i32,
 }
@@ -133,6 +139,7 @@ pub fn serve(connection: &Arc<Connection>, text: &[u8], descriptors: Vec<OwnedFd
                 .map(|()| json!({}))
                 .map_err(|errno| refused(&format!("Cannot resize the terminal of {pid}"), errno))
         }),
+        "connect" => return connect(connection, &id, params, descriptors),
         "processes" => Ok(Value::Array(machine.processes())),
         "stats" => Ok(machine.stats()),
         "shutdown" => {
@@ -142,6 +149,27 @@ pub fn serve(connection: &Arc<Connection>, text: &[u8], descriptors: Vec<OwnedFd
         _ => return files::serve(connection, &id, &method, params, descriptors),
     };
     connection.reply(&id, result, descriptors.into_iter().next());
+}
+
+/// Connects to a port inside. A listener that is busy may take its time, so it happens in a thread of its own.
+fn connect(connection: &Arc<Connection>, id: &Value, params: Value, descriptors: Vec<OwnedFd>) {
+    let request = decode::<Connect>(params).and_then(|Connect { port }| {
+        let host = descriptors.into_iter().next().ok_or_else(|| Failure::invalid("The request needs a descriptor of a stream socket"))?;
+        let permit = Permit::take(&connection.server, |server| &server.joined, MOST_JOINED).ok_or_else(|| {
+            Failure::new(Code::Limit, format!("The sandbox has {MOST_JOINED} connections to its ports already")).hint("close some")
+        })?;
+        Ok((port, host, permit))
+    });
+    let (client, name) = (Arc::clone(connection), id.clone());
+    let started = request.and_then(|(port, host, permit)| {
+        run("connect", move || {
+            let result = client.server.machine.connect(port, host, Box::new(permit));
+            client.reply(&name, result.map(|()| json!({})), None);
+        })
+    });
+    if let Err(failure) = started {
+        connection.reply(id, Err(failure), None);
+    }
 }
 
 fn exec(connection: &Arc<Connection>, id: &Value, params: Value, descriptors: Vec<OwnedFd>) {
