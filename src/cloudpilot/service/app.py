@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cloudpilot.service import api, failures
+from cloudpilot.service import api, failures, proxy
 from cloudpilot.service.access import Access
 from cloudpilot.service.e2b import control, envd
 from cloudpilot.service.failures import Failure, Kind
@@ -125,7 +125,8 @@ def make(settings: Settings, store: Store) -> ASGIApp:
     state.settings, state.access, state.templates, state.store = settings, access, templates, store
     state.idempotency = {}
     state.domain = settings.domain or f"localhost:{settings.port}"
-    return Observed(app, metrics)
+    proxy.Tunnel.state = state
+    return Observed(proxy.Ports(app, state), metrics)
 
 
 class JsonFormatter(logging.Formatter):

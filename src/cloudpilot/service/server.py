@@ -17,7 +17,7 @@ import uvicorn
 
 from cloudpilot.engine import host, paths
 from cloudpilot.errors import InvalidArgumentException, SandboxException
-from cloudpilot.service import app
+from cloudpilot.service import app, proxy
 from cloudpilot.service.access import Access
 from cloudpilot.service.settings import DRAIN_PATIENCE
 from cloudpilot.store import StoreError
@@ -124,7 +124,7 @@ def serve(settings: Settings) -> int:
         config = uvicorn.Config(
             app.make(settings, store),
             http="httptools",
-            ws="none",
+            ws=proxy.Tunnel,
             lifespan="on",
             log_config=None,
             access_log=False,
