@@ -5,12 +5,14 @@
 pub mod file;
 pub mod volume;
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use cloudpilot_abi::Errno;
 use cloudpilot_abi::types::Timespec;
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 
 use crate::vfs::inode::{Attributes, FileType};
@@ -19,9 +21,48 @@ use crate::vfs::inode::{Attributes, FileType};
 /// belongs to the starter: it is all that the starter's sandbox may change on the host.
 const OVERFLOW_ID: u32 = 65_534;
 
+/// Descriptors of the lower layer that are kept open though nobody uses them. Hosts may give a process as few as 1024, and a guest that walks
+/// over a whole distribution looks at tens of thousands of directories and files: the others are opened again when they are needed.
+const KEPT_OPEN: usize = 256;
+
+/// Those, the oldest first.
+static KEPT: Mutex<VecDeque<Arc<OwnedFd>>> = Mutex::new(VecDeque::new());
+
+/// A descriptor that is opened when it is needed and closed when it has not been for a while.
+#[derive(Default)]
+pub struct Reopened {
+    descriptor: Mutex<Weak<OwnedFd>>,
+}
+
+impl Reopened {
+    /// The open descriptor, by `open` if it is not there.
+    pub fn get(&self, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Arc<OwnedFd>, Errno> {
+        if let Some(descriptor) = self.descriptor.lock().upgrade() {
+            return Ok(descriptor);
+        }
+        let descriptor = Arc::new(open()?);
+        *self.descriptor.lock() = Arc::downgrade(&descriptor);
+        let mut kept = KEPT.lock();
+        kept.push_back(Arc::clone(&descriptor));
+        let oldest = if kept.len() > KEPT_OPEN { kept.pop_front() } else { None };
+        // Closed without the lock.
+        drop(kept);
+        drop(oldest);
+        Ok(descriptor)
+    }
+}
+
+/// How to get at a directory.
+enum Way {
+    /// By the handle that came with the sandbox.
+    Root(Arc<OwnedFd>),
+    /// By its name in another one; it has these numbers (device and inode), or is not the one any more.
+    Below { parent: Arc<HostDirectory>, name: CString, numbers: (u64, u64), handle: Reopened },
+}
+
 /// A directory of the host.
 pub struct HostDirectory {
-    handle: OwnedFd,
+    way: Way,
     /// Hide whatever "others" may not read.
     world_readable_only: bool,
 }
@@ -51,18 +92,33 @@ fn errno(error: rustix::io::Errno) -> Errno {
 impl HostDirectory {
     /// A root, by its handle.
     pub fn root(handle: OwnedFd, world_readable_only: bool) -> Arc<Self> {
-        Arc::new(Self { handle, world_readable_only })
+        Arc::new(Self { way: Way::Root(Arc::new(handle)), world_readable_only })
+    }
+
+    fn handle(&self) -> Result<Arc<OwnedFd>, Errno> {
+        let (parent, name, numbers, handle) = match &self.way {
+            Way::Root(handle) => return Ok(Arc::clone(handle)),
+            Way::Below { parent, name, numbers, handle } => (parent, name, numbers, handle),
+        };
+        handle.get(|| {
+            let above = parent.handle()?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found = rustix::fs::openat2(&above, name, flags, Mode::empty(), resolve()).map_err(errno)?;
+            let attributes = statx(found.as_fd(), c"")?;
+            if (attributes.device, attributes.inode) == *numbers { Ok(found) } else { Err(Errno::ESTALE) }
+        })
     }
 
     /// Attributes of the directory itself.
     pub fn attributes(&self) -> Result<Attributes, Errno> {
-        statx(self.handle.as_fd(), c"")
+        statx(self.handle()?.as_fd(), c"")
     }
 
     /// Finds an entry.
-    pub fn find(&self, name: &[u8]) -> Result<HostEntry, Errno> {
+    pub fn find(self: &Arc<Self>, name: &[u8]) -> Result<HostEntry, Errno> {
         let name = host_name(name)?;
-        let attributes = statx(self.handle.as_fd(), &name)?;
+        let own = self.handle()?;
+        let attributes = statx(own.as_fd(), &name)?;
         let needed = if attributes.file_type == FileType::Directory { 0o005 } else { 0o004 };
         if self.world_readable_only && attributes.file_type != FileType::Symlink && attributes.permissions & needed != needed {
             return Err(Errno::ENOENT);
@@ -70,12 +126,12 @@ impl HostDirectory {
         let mut entry = HostEntry { attributes, directory: None, target: None };
         match attributes.file_type {
             FileType::Directory => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let handle = rustix::fs::openat2(&self.handle, &name, flags, Mode::empty(), resolve()).map_err(errno)?;
-                entry.directory = Some(Arc::new(Self { handle, world_readable_only: self.world_readable_only }));
+                let numbers = (attributes.device, attributes.inode);
+                let way = Way::Below { parent: Arc::clone(self), name, numbers, handle: Reopened::default() };
+                entry.directory = Some(Arc::new(Self { way, world_readable_only: self.world_readable_only }));
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&self.handle, &name, Vec::new()).map_err(errno)?;
+                let target = rustix::fs::readlinkat(&own, &name, Vec::new()).map_err(errno)?;
                 entry.target = Some(target.into_bytes());
             }
             _ => {}
@@ -88,15 +144,19 @@ impl HostDirectory {
         let name = host_name(name)?;
         // NONBLOCK: should the host swap a FIFO in, opening it must not hang us.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = rustix::fs::openat2(&self.handle, &name, flags, Mode::empty(), resolve()).map_err(errno)?;
-        let kind = rustix::fs::fstat(&file).map_err(errno)?.st_mode & 0o170_000;
-        if kind == FileType::Regular as u32 { Ok(file) } else { Err(Errno::ENXIO) }
+        let file = rustix::fs::openat2(&self.handle()?, &name, flags, Mode::empty(), resolve()).map_err(errno)?;
+        let mode = rustix::fs::fstat(&file).map_err(errno)?.st_mode;
+        if self.world_readable_only && mode & 0o004 == 0 {
+            return Err(Errno::ENOENT);
+        }
+        if mode & 0o170_000 == FileType::Regular as u32 { Ok(file) } else { Err(Errno::ENXIO) }
     }
 
     /// Names and types of all entries that may be seen.
     pub fn list(&self) -> Result<Vec<(Vec<u8>, u64, FileType)>, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let readable = rustix::fs::openat2(&self.handle, c".", flags, Mode::empty(), resolve()).map_err(errno)?;
+        let own = self.handle()?;
+        let readable = rustix::fs::openat2(&own, c".", flags, Mode::empty(), resolve()).map_err(errno)?;
         let mut entries = Vec::new();
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut directory = rustix::fs::RawDir::new(&readable, buffer.spare_capacity_mut());
@@ -109,7 +169,7 @@ impl HostDirectory {
             let file_type = file_type(entry.file_type());
             if self.world_readable_only {
                 // The listing must not tell what look-up hides.
-                match statx(self.handle.as_fd(), entry.file_name()) {
+                match statx(own.as_fd(), entry.file_name()) {
                     Ok(found) if found.file_type == FileType::Symlink => {}
                     Ok(found) if found.file_type == FileType::Directory && found.permissions & 0o005 == 0o005 => {}
                     Ok(found) if found.file_type != FileType::Directory && found.permissions & 0o004 != 0 => {}

@@ -1,7 +1,8 @@
 //! Open regular files of a tmpfs.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
 use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 use cloudpilot_memory::{MemoryError, Object};
@@ -15,6 +16,8 @@ use crate::vfs::file::{File, FileOps};
 /// An open regular file.
 pub struct TmpfsFile {
     node: Arc<Node>,
+    /// The host file that was read so far: it stays open as long as this does.
+    lower: OnceLock<Arc<OwnedFd>>,
 }
 
 enum Contents {
@@ -32,7 +35,7 @@ impl From<MemoryError> for WriteError {
 
 impl TmpfsFile {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+        Self { node, lower: OnceLock::new() }
     }
 
     fn contents(&self) -> Result<Contents, Errno> {
@@ -41,6 +44,14 @@ impl TmpfsFile {
             Body::Lower(lower) => Ok(Contents::Lower(Arc::clone(lower))),
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    fn open_lower(&self, lower: &LowerFile) -> Result<&Arc<OwnedFd>, Errno> {
+        if let Some(open) = self.lower.get() {
+            return Ok(open);
+        }
+        let open = lower.open()?;
+        Ok(self.lower.get_or_init(|| open))
     }
 
     /// Reserves room for a write of `length` bytes at `offset`: for the pages that do not exist yet, at most.
@@ -63,7 +74,7 @@ impl FileOps for TmpfsFile {
 
     fn read(&self, _file: &File, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {
         match self.contents()? {
-            Contents::Lower(lower) => host::read_at(&*lower.open()?, destination, offset),
+            Contents::Lower(lower) => host::read_at(self.open_lower(&lower)?, destination, offset),
             Contents::Object(object) => object.read_pieces(offset, destination.remaining(), |place, length| match place {
                 Some(place) => {
                     // SAFETY: `length` bytes of the memory file at `place` belong to the object, which `read_pieces` holds locked.
@@ -131,7 +142,7 @@ impl FileOps for TmpfsFile {
         }
         match self.contents()? {
             Contents::Object(object) => Ok(Mapping::Object(object)),
-            Contents::Lower(lower) => lower.open().map(Mapping::Host),
+            Contents::Lower(lower) => self.open_lower(&lower).map(|open| Mapping::Host(Arc::clone(open))),
         }
     }
 

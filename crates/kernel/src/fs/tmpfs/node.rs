@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use super::directory::Directory;
 use super::file::TmpfsFile;
 use super::{NODE_CHARGE, Tmpfs};
-use crate::fs::host::{HostDirectory, HostEntry};
+use crate::fs::host::{HostDirectory, HostEntry, Reopened};
 use crate::fs::pipe::Fifo;
 use crate::task::{Credentials, Task};
 use crate::vfs::file::FileOps;
@@ -35,8 +35,8 @@ pub struct LowerFile {
     pub directory: Arc<HostDirectory>,
     /// See [`directory`](Self::directory).
     pub name: Vec<u8>,
-    /// Opened at first use.
-    pub opened: std::sync::OnceLock<Arc<OwnedFd>>,
+    /// The open host file, while it is used.
+    pub opened: Reopened,
     /// Its size, which the read-only layer promises not to change.
     pub size: u64,
 }
@@ -44,11 +44,7 @@ pub struct LowerFile {
 impl LowerFile {
     /// The open host file.
     pub fn open(&self) -> Result<Arc<OwnedFd>, Errno> {
-        if let Some(opened) = self.opened.get() {
-            return Ok(Arc::clone(opened));
-        }
-        let opened = Arc::new(self.directory.open_file(&self.name, OFlags::RDONLY)?);
-        Ok(Arc::clone(self.opened.get_or_init(|| opened)))
+        self.opened.get(|| self.directory.open_file(&self.name, OFlags::RDONLY))
     }
 }
 
@@ -124,7 +120,7 @@ impl Node {
             (FileType::Regular, ..) => Body::Lower(Arc::new(LowerFile {
                 directory: Arc::clone(directory),
                 name: name.to_vec(),
-                opened: std::sync::OnceLock::new(),
+                opened: Reopened::default(),
                 size: found.size,
             })),
             (FileType::Fifo, ..) => Body::Fifo(Arc::default()),
