@@ -53,6 +53,11 @@ pub fn serve(task: &Arc<Task>) {
 }
 
 fn run(task: &Arc<Task>, number: u32, call: Option<&Call>, args: &Args) -> SysResult {
+    if task.is_filtered.load(Ordering::Relaxed)
+        && let Some(answer) = crate::seccomp::judge(task, number, args)
+    {
+        return answer;
+    }
     let Some(call) = call else { return Err(Errno::ENOSYS) };
     if call.support == Support::Unsupported {
         task.kernel.unsupported.count(number);

@@ -24,6 +24,7 @@ mod record_locks;
 pub mod reference;
 mod refused;
 mod schedule;
+mod seccomp;
 mod signal;
 mod socket;
 mod splice;

@@ -31,6 +31,7 @@ const FAMILIES: &[&[Call]] = &[
     super::process::CALLS,
     super::signal::CALLS,
     super::futex::CALLS,
+    super::seccomp::CALLS,
     super::ipc::CALLS,
     super::barrier::CALLS,
     super::clock::CALLS,

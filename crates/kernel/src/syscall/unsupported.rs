@@ -76,7 +76,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
         raw::__NR_rseq,
         "the host preempts threads without telling, so that no sequence could be restarted safely; the C library does without",
     ),
-    (raw::__NR_seccomp, "programs cannot filter their own calls yet; they go on without"),
     (raw::__NR_security, NEVER),
     (raw::__NR_set_mempolicy_home_node, "one memory node"),
     (raw::__NR_set_thread_area, "32-bit programs only"),

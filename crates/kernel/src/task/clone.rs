@@ -186,6 +186,8 @@ fn assemble(task: &Arc<Task>, arguments: &CloneArguments, tid: i32, mm: Arc<Mm>,
         name: task.name.lock().clone(),
         scheduling: task.scheduling.lock().inherited(),
     });
+    child.seccomp.inherit(&task.seccomp);
+    child.is_filtered.store(task.is_filtered.load(Ordering::SeqCst), Ordering::SeqCst);
     if arguments.has(raw::CLONE_CHILD_CLEARTID) {
         child.clear_child_tid.store(arguments.child_tid, Ordering::Relaxed);
     }

@@ -126,6 +126,10 @@ pub struct Task {
     pub slept_ns: AtomicU64,
     /// Policy, priority, affinity, personality; inherited by clone.
     pub scheduling: Mutex<scheduling::Scheduling>,
+    /// Filters that the program put on its own system calls.
+    pub seccomp: crate::seccomp::Seccomp,
+    /// Whether [`seccomp`](Self::seccomp) has a say.
+    pub is_filtered: AtomicBool,
     /// What a call to be restarted by `restart_syscall(2)` waits for.
     pub restart: Mutex<Option<Restart>>,
 }
@@ -189,6 +193,8 @@ impl Task {
             system_ns: AtomicU64::new(0),
             slept_ns: AtomicU64::new(0),
             scheduling: Mutex::new(parts.scheduling),
+            seccomp: Default::default(),
+            is_filtered: AtomicBool::new(false),
             restart: Mutex::new(None),
         })
     }

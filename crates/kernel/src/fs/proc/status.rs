@@ -200,7 +200,8 @@ pub fn status(live: &Live) -> Result<Vec<u8>, Errno> {
     let _ = write!(text, "SigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n", sets.blocked, sets.ignored, sets.caught);
     let _ = write!(text, "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\n", who.inheritable, who.permitted, who.effective);
     let _ = write!(text, "CapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\n", who.bounding, who.ambient, u32::from(who.no_new_privs));
-    text.push_str("Seccomp:\t0\nSeccomp_filters:\t0\n");
+    let (mode, filters) = live.task.as_ref().map_or((0, 0), |task| task.seccomp.summary());
+    let _ = write!(text, "Seccomp:\t{mode}\nSeccomp_filters:\t{filters}\n");
     let online = live.kernel.online_cpus();
     let cpus = live.task.as_ref().map_or(online, |task| task.scheduling.lock().cpus(online));
     let _ = write!(text, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\n", cpu_mask(cpus, live.kernel.cpu_count()), cpu_list(cpus));
