@@ -103,6 +103,25 @@ def test_cancelling_kills_the_command() -> None:
     asyncio.run(asyncio.wait_for(main(), 50))
 
 
+def test_starts_that_are_cancelled_start_nothing() -> None:
+    async def main() -> None:
+        async with await AsyncSandbox.create() as sandbox:
+            for number in range(40):
+                task = asyncio.ensure_future(sandbox.commands.run(f"sleep 10{number}"))
+                await asyncio.sleep(0 if number % 2 else 0.001 * number)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            for _ in range(100):
+                if "sleep" not in str(await sandbox.commands.list()):
+                    break
+                await asyncio.sleep(0.05)
+            assert "sleep" not in str(await sandbox.commands.list())
+            assert (await sandbox.commands.run("echo fine")).stdout == "fine\n"
+
+    asyncio.run(asyncio.wait_for(main(), 50))
+
+
 def test_cancelled_waits_leave_nothing_behind() -> None:
     async def main() -> None:
         async with await AsyncSandbox.create() as sandbox:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cloudpilot.core.session import Session
-from cloudpilot.engine.client import REQUEST_TIMEOUT
+from cloudpilot.engine.client import REQUEST_TIMEOUT, sense
 from cloudpilot.engine.pending import Pending
 from cloudpilot.engine.reactor import READABLE, WRITABLE, reactor
 from cloudpilot.errors import (
@@ -61,12 +61,18 @@ class Command:
         self._status: tuple[int, str | None] | None = None
         self._failure: SandboxException | None = None
         self._detached = False
+        self._abandoned = False
         self._decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in ("stdout", "stderr")}
         self._text: dict[str, list[str]] = {"stdout": [], "stderr": []}
 
     def started(self, pid: int) -> None:
         """It runs; called in the reactor before the news of its end can come."""
-        self.pid = pid
+        with self._lock:
+            self.pid = pid
+            abandoned = self._abandoned
+        if abandoned:
+            kill_soon(self)
+            return
         self.session.commands[pid] = self
         for stream in self._streams:
             os.set_blocking(stream.descriptor, False)
@@ -74,6 +80,17 @@ class Command:
         if self._timeout is not None:
             timer = reactor().after(self._timeout, self._expire)
             self._when_over = timer.cancel
+
+    def abandon(self) -> None:
+        """Whoever wanted it does not any more, maybe before it has started."""
+        with self._lock:
+            self._abandoned = True
+            started = self.pid != 0
+        if started:
+            kill_soon(self)
+        else:
+            for stream in self._streams:
+                os.close(stream.descriptor)
 
     _when_over: Callable[[], None] = staticmethod(lambda: None)
 
@@ -323,7 +340,7 @@ async def start(
     if tty is not None:
         params["tty"] = {"rows": tty.rows, "columns": tty.cols}
     try:
-        pending = session.client.call("exec", params, theirs, on_answer=lambda answer: command.started(answer["pid"]))
+        pending = session.client.call("exec", params, theirs, on_answer=lambda answer: command.started(int(answer["pid"])))
         for descriptor in theirs:
             os.close(descriptor)
         theirs = []
@@ -331,9 +348,7 @@ async def start(
     except BaseException:
         for descriptor in theirs:
             os.close(descriptor)
-        if command.pid == 0:
-            for stream in streams:
-                os.close(stream.descriptor)
+        command.abandon()
         raise
     return command
 
@@ -414,9 +429,10 @@ async def processes(session: Session) -> list[ProcessInfo]:
     """Processes inside."""
     answer = await session.client.ask_at_length("processes", {})
     result = []
-    for each in answer:
-        args = [str(arg) for arg in each.get("args") or [each.get("name", "")]]
-        result.append(ProcessInfo(pid=int(each["pid"]), tag=None, cmd=args[0], args=args[1:], cwd=each.get("cwd")))
+    with sense():
+        for each in answer:
+            args = [str(arg) for arg in each.get("args") or [each.get("name", "")]]
+            result.append(ProcessInfo(pid=int(each["pid"]), tag=None, cmd=args[0], args=args[1:], cwd=each.get("cwd")))
     return result
 
 

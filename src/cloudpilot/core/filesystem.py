@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from cloudpilot.core.command import memory_file, who
 from cloudpilot.core.session import Session
-from cloudpilot.engine.client import REQUEST_TIMEOUT
+from cloudpilot.engine.client import REQUEST_TIMEOUT, sense
 from cloudpilot.engine.pending import Pending
 from cloudpilot.engine.reactor import READABLE, reactor
 from cloudpilot.errors import InvalidArgumentException, LimitException, NotFoundException, SandboxException
@@ -127,12 +127,15 @@ async def entries(session: Session, path: str, depth: int, user: str | None, tim
     if depth < 1:
         raise InvalidArgumentException(f"A depth of {depth} lists nothing", "give at least 1")
     answer = await session.client.ask_at_length("list_dir", {"path": path, "depth": depth, "user": who(user)}, timeout)
-    return [EntryInfo.from_answer(entry) for entry in answer["entries"]]
+    with sense():
+        return [EntryInfo.from_answer(entry) for entry in answer["entries"]]
 
 
 async def info(session: Session, path: str, user: str | None, timeout: float | None) -> EntryInfo:
     """A file's attributes."""
-    return EntryInfo.from_answer(await session.client.call("stat", {"path": path, "user": who(user)}, timeout=timeout))
+    answer = await session.client.call("stat", {"path": path, "user": who(user)}, timeout=timeout)
+    with sense():
+        return EntryInfo.from_answer(answer)
 
 
 async def exists(session: Session, path: str, user: str | None, timeout: float | None) -> bool:
@@ -152,7 +155,8 @@ async def exists(session: Session, path: str, user: str | None, timeout: float |
 async def make_dir(session: Session, path: str, user: str | None, timeout: float | None) -> bool:
     """Makes a directory and those above it; answers whether it is new."""
     answer = await session.client.call("make_dir", {"path": path, "user": who(user)}, timeout=timeout)
-    return bool(answer["created"])
+    with sense():
+        return bool(answer["created"])
 
 
 async def remove(session: Session, path: str, user: str | None, timeout: float | None) -> None:
@@ -227,6 +231,8 @@ async def watch(
     """Watches a directory."""
     result = Watch(session, on_event)
     params = {"path": path, "user": who(user), "recursive": recursive}
-    pending: Pending[Any] = session.client.call("watch", params, timeout=timeout, on_answer=lambda answer: result.started(answer["watch"]))
+    pending: Pending[Any] = session.client.call(
+        "watch", params, timeout=timeout, on_answer=lambda answer: result.started(int(answer["watch"]))
+    )
     await pending
     return result

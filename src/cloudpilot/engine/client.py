@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cloudpilot.engine import packet, paths
@@ -19,6 +20,7 @@ REQUEST_TIMEOUT = 60.0
 """Seconds that a request may take where nothing else is said, as with E2B."""
 LONGEST_ANSWER = 64 << 20
 """Bytes of an answer that does not fit into a packet, like a long listing. A hostile guest may make listings as long as it likes."""
+NONSENSE = "The sandbox's answer makes no sense"
 _SEND_PATIENCE = 10.0
 
 Event = dict[str, Any]
@@ -33,7 +35,7 @@ class Client:
         self._on_event = on_event
         self._on_close = on_close
         self._numbers = itertools.count(1)
-        self._pending: dict[int, Pending[Any]] = {}
+        self._pending: dict[int, tuple[Pending[Any], Callable[[Any], None] | None]] = {}
         self._lock = threading.Lock()
         self._ended: SandboxException | None = None
         self._closed = False
@@ -51,13 +53,11 @@ class Client:
         number = next(self._numbers)
         text = packet.encode({"id": number, "method": method, "params": params})
         pending: Pending[Any] = Pending()
-        if on_answer is not None:
-            pending.then(lambda: None if pending._error is not None else on_answer(pending.result()))
         with self._lock:
             if self._ended is not None:
                 pending.fail(self._ended)
                 return pending
-            self._pending[number] = pending
+            self._pending[number] = pending, on_answer
             try:
                 packet.send(self._socket, text, descriptors or [])
             except OSError:
@@ -77,37 +77,44 @@ class Client:
             if answer["in_descriptor"] > LONGEST_ANSWER:
                 raise LimitException(f"The answer is longer than {LONGEST_ANSWER >> 20} MiB", "ask for less at a time")
             return json.loads(os.pread(descriptor, LONGEST_ANSWER, 0))
-        except ValueError:
-            raise SandboxException("The sandbox's answer makes no sense") from None
+        except (ValueError, TypeError):
+            raise SandboxException(NONSENSE) from None
         finally:
             os.close(descriptor)
 
     def _readable(self) -> None:
         message = packet.receive(self._socket)
-        if message is None:
-            self.close()
-            self._on_close()
-        elif "event" in message:
-            self._on_event(message)
-        else:
-            self._answer(message)
+        try:
+            if message is not None:
+                (self._on_event if "event" in message else self._answer)(message)
+                return
+        except (KeyError, TypeError, ValueError):
+            pass  # The kernel process is not trusted to make sense, and one that does not is hung up on.
+        self.close()
+        self._on_close()
 
     def _answer(self, message: Event) -> None:
-        pending = self._pending.get(message.get("id"))  # type: ignore[arg-type]
-        error = message.get("error")
+        pending, on_answer = self._pending.get(message.get("id"), (None, None))  # type: ignore[arg-type]
         if pending is None:
             return
-        if error is None:
-            pending.resolve(message.get("result"))
+        error, result = message.get("error"), message.get("result")
+        try:
+            if error is not None:
+                pending.fail(from_failure(error))
+                return
+            if on_answer is not None and not pending.settled:
+                on_answer(result)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pending.fail(SandboxException(NONSENSE))
         else:
-            pending.fail(from_failure(error if isinstance(error, dict) else {}))
+            pending.resolve(result)
 
     def fail_all(self, error: SandboxException) -> None:
         """Fails what is pending and whatever will be asked: the sandbox is gone."""
         with self._lock:
             self._ended = error
             pending = list(self._pending.values())
-        for each in pending:
+        for each, _ in pending:
             each.fail(error)
 
     def close(self) -> None:
@@ -118,6 +125,15 @@ class Client:
             self._closed = True
         reactor().unwatch(self._socket.fileno())
         self._socket.close()
+
+
+@contextlib.contextmanager
+def sense() -> Iterator[None]:
+    """Takes an answer apart, which may come from a kernel process that was broken into."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise SandboxException(NONSENSE) from None
 
 
 def void(_: object) -> None:
