@@ -37,6 +37,7 @@ def parser() -> Parser:
     option("--tty", "-t", action="store_true", help="give it a terminal")
     option("--detach", "-d", action="store_true", help="print the sandbox's id and return once it runs")
     option("--name", metavar="NAME", help="name for `exec`, `kill` and `stats`")
+    option("--no-patch", action="store_true", help="leave the program's own code as it is: calls cost more (for programs that check it)")
     option("--strace", action="store_true", help="print each system call on standard error")
     option("program", nargs="...", metavar="PROGRAM", help="and its arguments")
     return result
@@ -75,6 +76,7 @@ def configuration(arguments: list[str]) -> dict[str, Any]:
         "tty": given.tty,
         "detach": given.detach,
         "timeout_ms": None if given.timeout is None else max(1, int(config.parse_duration(given.timeout) * 1000)),
+        "patch_calls": not given.no_patch,
         "strace": given.strace,
         "state_dir": paths.state_dir(sandbox_id),
     }
