@@ -69,6 +69,7 @@ impl Kernel {
 
     /// Boots. Call before the kernel process has other threads and before its own filter of host calls.
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
+        crate::host::note_limit();
         let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace } = config;
         Systrap::reserve().map_err(|error| BootError::Host("place the stub's code", error))?;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;

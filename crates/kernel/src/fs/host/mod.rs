@@ -149,7 +149,7 @@ impl HostDirectory {
         if self.world_readable_only && mode & 0o004 == 0 {
             return Err(Errno::ENOENT);
         }
-        if mode & 0o170_000 == FileType::Regular as u32 { Ok(file) } else { Err(Errno::ENXIO) }
+        if mode & 0o170_000 == FileType::Regular as u32 { crate::host::within_limit(file) } else { Err(Errno::ENXIO) }
     }
 
     /// Names and types of all entries that may be seen.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use cloudpilot_abi::Errno;
 
+use crate::host::within_limit;
 use crate::net::Shutdown;
 use crate::net::message::Control;
 
@@ -37,7 +38,7 @@ fn take_over(fd: libc::c_int) -> OwnedFd {
 pub fn socket(domain: u32, kind: u32, protocol: u32) -> Result<OwnedFd, Errno> {
     let kind = kind as libc::c_int | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: numbers only.
-    check(unsafe { libc::socket(domain as libc::c_int, kind, protocol as libc::c_int) }).map(take_over)
+    check(unsafe { libc::socket(domain as libc::c_int, kind, protocol as libc::c_int) }).map(take_over).and_then(within_limit)
 }
 
 /// `bind(2)`.
@@ -68,7 +69,7 @@ pub fn accept(fd: impl AsFd) -> Result<(OwnedFd, Vec<u8>), Errno> {
     // SAFETY: the buffer is as long as `length` says.
     let fd = check(unsafe { libc::accept4(fd, address.as_mut_ptr().cast(), &raw mut length, flags) })?;
     address.truncate(length as usize);
-    Ok((take_over(fd), address))
+    Ok((within_limit(take_over(fd))?, address))
 }
 
 /// `shutdown(2)`.

@@ -22,6 +22,7 @@ use cloudpilot_abi::Errno;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
+use crate::host::within_limit;
 use crate::vfs::inode::{Attributes, FileType, Inode};
 
 use node::{Node, Place};
@@ -75,7 +76,7 @@ fn failure(error: rustix::io::Errno) -> Errno {
 fn handle_of(directory: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let name = super::host_name(name)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(directory, &name, flags, Mode::empty(), super::resolve()).map_err(failure)
+    within_limit(rustix::fs::openat2(directory, &name, flags, Mode::empty(), super::resolve()).map_err(failure)?)
 }
 
 impl Volume {

@@ -12,6 +12,7 @@ use super::super::{errno, host_name, resolve, statx};
 use super::directory::OpenDirectory;
 use super::file::OpenFile;
 use super::{Volume, failure, handle_of};
+use crate::host::within_limit;
 use crate::task::{Credentials, Task};
 use crate::vfs::file::FileOps;
 use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, Inode, InodeCommon, LinkTarget, NewNode, SetAttributes, SetTime};
@@ -142,7 +143,7 @@ impl Node {
         // NONBLOCK: should the host swap a FIFO in, opening it must not hang us.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let open = |directory: &OwnedFd, name: &std::ffi::CStr| {
-            rustix::fs::openat2(directory, name, flags, Mode::empty(), resolve()).map_err(failure)
+            within_limit(rustix::fs::openat2(directory, name, flags, Mode::empty(), resolve()).map_err(failure)?)
         };
         let descriptor = if self.file_type == FileType::Directory {
             open(&self.handle, c".")?
