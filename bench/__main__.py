@@ -8,10 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from bench import idle, memory, peers, roundtrips, sdk, start
+from bench import idle, memory, peers, roundtrips, sdk, start, work
 from bench.ground import Ground
 
-TABLES = {"start": start, "memory": memory, "roundtrips": roundtrips, "idle": idle, "sdk": sdk}
+TABLES = {"start": start, "memory": memory, "roundtrips": roundtrips, "idle": idle, "sdk": sdk, "work": work}
 
 
 def machine() -> str:

@@ -39,7 +39,8 @@ class Target:
             wanted, bound = f"at most {self.limit:g} {row.unit}", self.limit
         else:
             other = row.cells.get(self.peer, Cell()).value
-            wanted = f"at most 1/{self.times:g} of {self.peer}"
+            part = f"1/{self.times:g} of" if self.times >= 1 else f"{1 / self.times:g} times"
+            wanted = f"at most {part} {self.peer}"
             bound = None if other is None else other / self.times
         if ours is None or bound is None:
             return wanted, None, None
