@@ -287,6 +287,10 @@ def test_life(sandbox: Sandbox, pilot: Pilot) -> None:
 def test_metadata_and_connect() -> None:
     with Sandbox.create(metadata={"job": "7"}, name="named") as sandbox:
         again = Sandbox.connect(sandbox.sandbox_id)
+        assert Sandbox.connect("named").sandbox_id == sandbox.sandbox_id
+        for name in ("named", sandbox.sandbox_id, "", "-x", "a\nb"):
+            with pytest.raises(InvalidArgumentException):
+                Sandbox.create(name=name)
         assert again.get_info().metadata == {"job": "7"}
         sandbox.files.write("/tmp/x", "y")
         assert again.files.read("/tmp/x") == "y"

@@ -93,10 +93,7 @@ def _free_name(name: str | None) -> str | None:
     if name is not None:
         from cloudpilot.engine import records
 
-        if not name or name.startswith("-"):
-            raise InvalidArgumentException(f"`{name}` is not a name", "begin it with a letter or a digit")
-        if any(name in (record.name, record.id) for record in records.running()):
-            raise InvalidArgumentException(f"A sandbox called `{name}` runs already", f"end it with `pilot kill {name}`")
+        records.check_name(name)
     return name
 
 

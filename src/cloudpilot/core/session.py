@@ -192,6 +192,8 @@ def configuration(
     """What the binary is to be told."""
     if network not in config.NETWORKS:
         raise InvalidArgumentException(f"There is no network `{network}`", f"it is one of {', '.join(config.NETWORKS)}")
+    if name is not None:
+        records.check_name(name)
     sandbox_id = config.new_id()
     limits = {
         "memory_bytes": None if memory is None else config.parse_size(memory),

@@ -84,3 +84,11 @@ def find(word: str) -> Record:
     if not beginning:
         raise NotFoundException(f"No sandbox `{word}` runs", "`pilot ps` lists those that do")
     return beginning[0]
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that a sandbox has already, or that would be taken for an option."""
+    if not name or name.startswith("-") or not name.isprintable():
+        raise InvalidArgumentException(f"`{name!r}` is not a name", "begin it with a letter or a digit")
+    if any(name in (record.name, record.id) for record in running()):
+        raise InvalidArgumentException(f"A sandbox called `{name}` runs already", f"end it with `pilot kill {name}`")
