@@ -58,6 +58,13 @@ fn not_started(name: &str, workdir: &str, error: SpawnError) -> Failure {
 }
 
 impl Guest {
+    fn check_own_network(&self) -> Result<(), Failure> {
+        if self.kernel.network == Network::Host {
+            return Err(Failure::invalid("The sandbox uses the host's network").hint("use the host's own ports"));
+        }
+        Ok(())
+    }
+
     fn process(&self, pid: i32) -> Result<Arc<Process>, Errno> {
         self.kernel.tasks.process(pid).filter(|process| !process.is_init()).ok_or(Errno::ESRCH)
     }
@@ -101,15 +108,19 @@ impl Machine for Guest {
     }
 
     fn connect(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure> {
-        if self.kernel.network == Network::Host {
-            return Err(Failure::invalid("The sandbox uses the host's network").hint("connect to the host's own port"));
-        }
+        self.check_own_network()?;
         cloudpilot_kernel::net::join::join(&self.kernel.net, port, host, over).map_err(|errno| match errno {
             Errno::ECONNREFUSED => {
                 Failure { errno: Some(errno.0), ..Failure::new(Code::NotFound, format!("Nothing listens on port {port} in the sandbox")) }
             }
             errno => of_errno(format!("Cannot connect to port {port} in the sandbox"), errno),
         })
+    }
+
+    fn accept(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure> {
+        self.check_own_network()?;
+        let result = cloudpilot_kernel::net::join::accept(&self.kernel.net, port, host, over);
+        result.map_err(|errno| of_errno(format!("Cannot listen on port {port} in the sandbox"), errno))
     }
 
     fn processes(&self) -> Vec<Value> {

@@ -18,6 +18,8 @@ use crate::wait::{Parker, PollEvents};
 const BUFFER: usize = 32 << 10;
 /// Stack of the copying thread, which holds its buffers elsewhere.
 const STACK: usize = 128 << 10;
+/// Connections from inside that wait for the host to take them.
+const BACKLOG: i32 = 64;
 /// How long a listener with a full backlog is waited for.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
@@ -26,7 +28,54 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 pub fn join(net: &Net, port: u16, host: OwnedFd, when_over: Box<dyn Send>) -> Result<(), Errno> {
     let guest = connect(net, raw_net::AF_INET, IpAddr::V4(Ipv4Addr::LOCALHOST), port)
         .or_else(|_| connect(net, raw_net::AF_INET6, IpAddr::V6(Ipv6Addr::LOCALHOST), port))?;
-    let joint = Joint { guest, host: HostDescriptor::new(host), parker: Arc::default(), inward: Flow::default(), outward: Flow::default() };
+    start(guest, HostDescriptor::new(host), when_over)
+}
+
+/// Waits until a program connects to a port of the loopback interface, which nobody inside can listen on from the first call on, and joins that
+/// connection with a stream socket of the host. `ECONNABORTED` if the host hangs up before.
+pub fn accept(net: &Net, port: u16, host: OwnedFd, when_over: Box<dyn Send>) -> Result<(), Errno> {
+    let listener = listener(net, port)?;
+    let host = HostDescriptor::new(host);
+    let parker: Arc<Parker> = Arc::default();
+    let guest_waiter = listener.queue().register_exclusive(PollEvents::READ, parker.clone());
+    let host_waiter = host.queue().register(PollEvents::HUP, parker.clone());
+    host.watch(true);
+    let result = loop {
+        if host.poll().contains(PollEvents::HUP) {
+            break Err(Errno::ECONNABORTED);
+        }
+        match listener.accept() {
+            Err(Errno::EAGAIN) => parker.park(None),
+            result => break result,
+        }
+    };
+    host.watch(false);
+    host.queue().unregister(host_waiter);
+    listener.queue().unregister(guest_waiter);
+    // Whoever hung up may have been woken in another's stead.
+    if result.is_err() {
+        listener.queue().notify(PollEvents::IN);
+    }
+    start(result?.socket, host, when_over)
+}
+
+fn listener(net: &Net, port: u16) -> Result<Arc<TcpSocket>, Errno> {
+    let mut listeners = net.outside.lock();
+    if let Some(listener) = listeners.get(&port) {
+        return Ok(Arc::clone(listener));
+    }
+    let listener = TcpSocket::new(&net.inet, raw_net::AF_INET);
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    if let Err(errno) = listener.bind_to(None, address).and_then(|()| listener.listen_with(None, BACKLOG)) {
+        listener.close();
+        return Err(errno);
+    }
+    listeners.insert(port, Arc::clone(&listener));
+    Ok(listener)
+}
+
+fn start(guest: Arc<dyn Socket>, host: Arc<HostDescriptor>, when_over: Box<dyn Send>) -> Result<(), Errno> {
+    let joint = Joint { guest, host, parker: Arc::default(), inward: Flow::default(), outward: Flow::default() };
     let work = move || {
         let _when_over = when_over;
         joint.run();
@@ -116,7 +165,7 @@ impl Flow {
 
 /// Two ends and what is between them.
 struct Joint {
-    guest: Arc<TcpSocket>,
+    guest: Arc<dyn Socket>,
     host: Arc<HostDescriptor>,
     parker: Arc<Parker>,
     inward: Flow,
@@ -218,6 +267,27 @@ mod tests {
         }
         server.close();
         reader.join().unwrap();
+    }
+
+    #[test]
+    fn programs_inside_reach_the_outside() {
+        let net = Arc::new(Net::new());
+        let (mut outside, inside) = UnixStream::pair().unwrap();
+        let (abandoned, theirs) = UnixStream::pair().unwrap();
+        let waiting = |host: UnixStream| {
+            let net = Arc::clone(&net);
+            std::thread::spawn(move || accept(&net, 9001, host.into(), Box::new(())))
+        };
+        let lonely = waiting(theirs);
+        drop(abandoned);
+        assert_eq!(lonely.join().unwrap(), Err(Errno::ECONNABORTED));
+        let served = waiting(inside);
+        let client = connect(&net, raw_net::AF_INET, IpAddr::V4(Ipv4Addr::LOCALHOST), 9001).unwrap();
+        served.join().unwrap().unwrap();
+        outside.write_all(b"event").unwrap();
+        assert_eq!(receive(&*client, 9), b"event");
+        client.close();
+        assert_eq!(outside.read(&mut [0; 9]).unwrap(), 0);
     }
 
     #[test]

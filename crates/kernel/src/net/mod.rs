@@ -22,6 +22,7 @@ pub mod rights;
 pub mod unix;
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -46,6 +47,8 @@ pub struct Net {
     pub inet: Arc<inet::Inet>,
     /// Numbers of netlink sockets.
     pub netlink: Arc<netlink::Numbers>,
+    /// Ports on which the outside listens.
+    pub outside: Mutex<HashMap<u16, Arc<inet::TcpSocket>>>,
     /// Files that travel in messages.
     pub in_flight: Arc<rights::InFlight>,
 }

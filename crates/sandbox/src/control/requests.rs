@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::{MOST_JOINED, Permit, files, run};
 use crate::failure::{Code, Failure};
 use crate::kernel_process::{exited, shut_down};
+use crate::machine::Machine;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,7 +92,7 @@ struct Resize {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Connect {
+struct Port {
     port: u16,
 }
 
@@ -139,7 +140,8 @@ pub fn serve(connection: &Arc<Connection>, text: &[u8], descriptors: Vec<OwnedFd
                 .map(|()| json!({}))
                 .map_err(|errno| refused(&format!("Cannot resize the terminal of {pid}"), errno))
         }),
-        "connect" => return connect(connection, &id, params, descriptors),
+        "connect" => return join(connection, &id, params, descriptors, |machine, port, host, over| machine.connect(port, host, over)),
+        "accept" => return join(connection, &id, params, descriptors, |machine, port, host, over| machine.accept(port, host, over)),
         "processes" => Ok(Value::Array(machine.processes())),
         "stats" => Ok(machine.stats()),
         "shutdown" => {
@@ -151,9 +153,12 @@ pub fn serve(connection: &Arc<Connection>, text: &[u8], descriptors: Vec<OwnedFd
     connection.reply(&id, result, descriptors.into_iter().next());
 }
 
-/// Connects to a port inside. A listener that is busy may take its time, so it happens in a thread of its own.
-fn connect(connection: &Arc<Connection>, id: &Value, params: Value, descriptors: Vec<OwnedFd>) {
-    let request = decode::<Connect>(params).and_then(|Connect { port }| {
+/// How a host socket and a port inside come together.
+type Join = fn(&dyn Machine, u16, OwnedFd, Box<dyn Send>) -> Result<(), Failure>;
+
+/// Joins a host socket with a port inside. The other side may take its time, so it happens in a thread of its own.
+fn join(connection: &Arc<Connection>, id: &Value, params: Value, descriptors: Vec<OwnedFd>, how: Join) {
+    let request = decode::<Port>(params).and_then(|Port { port }| {
         let host = descriptors.into_iter().next().ok_or_else(|| Failure::invalid("The request needs a descriptor of a stream socket"))?;
         let permit = Permit::take(&connection.server, |server| &server.joined, MOST_JOINED).ok_or_else(|| {
             Failure::new(Code::Limit, format!("The sandbox has {MOST_JOINED} connections to its ports already")).hint("close some")
@@ -163,7 +168,7 @@ fn connect(connection: &Arc<Connection>, id: &Value, params: Value, descriptors:
     let (client, name) = (Arc::clone(connection), id.clone());
     let started = request.and_then(|(port, host, permit)| {
         run("connect", move || {
-            let result = client.server.machine.connect(port, host, Box::new(permit));
+            let result = how(&*client.server.machine, port, host, Box::new(permit));
             client.reply(&name, result.map(|()| json!({})), None);
         })
     });
