@@ -19,6 +19,9 @@ DEFAULT_PROJECT = "default"
 DEFAULT_QUOTA = 1000
 """Sandboxes of a project at a time, where nothing is said."""
 _KEY_BYTES = 20
+_ID = 16
+"""Characters of a key's hash by which it is named."""
+_AWS_PREFIX = "CP"
 _SHOWN = 12
 """First characters of a key by which people tell keys apart."""
 
@@ -79,7 +82,7 @@ class Access:
         key = f"e2b_{os.urandom(_KEY_BYTES).hex()}"
         value = {"project": project, "role": role, "name": name, "shown": key[:_SHOWN], "created": time.time()}
         self.store.transact({f"keys/{_hash(key)}": value})
-        return key, {"id": _hash(key)[:16], **value}
+        return key, {"id": _hash(key)[:_ID], **value}
 
     def caller(self, key: str | None) -> Caller:
         """Whose key that is."""
@@ -89,15 +92,30 @@ class Access:
         entry = self.store.get(f"keys/{_hash(key)}")
         if entry is None:
             raise Failure(Kind.UNAUTHENTICATED, "The API key is not known here", remedy="an admin makes keys: POST /v1/keys")
-        return Caller(_hash(key)[:16], entry.value["role"], entry.value["project"])
+        return Caller(_hash(key)[:_ID], entry.value["role"], entry.value["project"])
+
+    def aws_credentials(self, access_key_id: str) -> tuple[Caller, str] | None:
+        """Whose access key of AWS's kind that is, and its secret. Every key has one, derived, so that nothing is stored."""
+        key_id = access_key_id.removeprefix(_AWS_PREFIX).lower()
+        if not access_key_id.startswith(_AWS_PREFIX) or len(key_id) != _ID:
+            return None
+        found = self.store.range(f"keys/{key_id}", limit=1)
+        if not found:
+            return None
+        return Caller(key_id, found[0].value["role"], found[0].value["project"]), self.aws_pair(key_id)[1]
+
+    def aws_pair(self, key_id: str) -> tuple[str, str]:
+        """A key's access key id and secret access key."""
+        digest = hmac.new(self._secret, b"aws:" + key_id.encode(), hashlib.sha256).hexdigest()
+        return _AWS_PREFIX + key_id.upper(), digest[:40]
 
     def keys(self) -> list[dict[str, Any]]:
         """All keys, without what would open anything."""
-        return [{"id": entry.key.removeprefix("keys/")[:16], **entry.value} for entry in self.store.range("keys/")]
+        return [{"id": entry.key.removeprefix("keys/")[:_ID], **entry.value} for entry in self.store.range("keys/")]
 
     def remove_key(self, key_id: str) -> None:
         """Makes a key worthless."""
-        found = [entry for entry in self.store.range("keys/") if entry.key.removeprefix("keys/")[:16] == key_id]
+        found = [entry for entry in self.store.range("keys/") if entry.key.removeprefix("keys/")[:_ID] == key_id]
         if not found:
             raise Failure(Kind.NOT_FOUND, f"There is no key `{key_id}`", remedy="GET /v1/keys lists them")
         admins = [entry for entry in self.store.range("keys/") if entry.value["role"] == "admin"]

@@ -6,7 +6,7 @@ import asyncio
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -207,14 +207,14 @@ async def _log(call: Call) -> Any:
 
 
 async def _list_templates(call: Call) -> Any:
-    return {"templates": [asdict(each) for each in call.state.templates.all()]}
+    return {"templates": [each.shown() for each in call.state.templates.all()]}
 
 
 async def _put_template(call: Call) -> Any:
     template = Template(**call.body.model_dump())
     call.state.templates.put(template)
     call.state.access.note(call.caller, "template.put", template.name)
-    return asdict(template)
+    return template.shown()
 
 
 async def _remove_template(call: Call) -> Any:
@@ -230,6 +230,11 @@ async def _make_key(call: Call) -> Any:
     key, value = call.state.access.make_key(call.body.project, call.body.role, call.body.name)
     call.state.access.note(call.caller, "key.create", value["id"], role=call.body.role)
     return {"key": key, **value}
+
+
+async def _credentials(call: Call) -> Any:
+    key_id, secret = call.state.access.aws_pair(call.caller.key_id)
+    return {"access_key_id": key_id, "secret_access_key": secret}
 
 
 async def _remove_key(call: Call) -> Any:
@@ -283,6 +288,7 @@ OPERATIONS = [
     Operation("DELETE", "/v1/templates/{name}", "Remove a template", "admin", _remove_template, None, status=204),
     Operation("GET", "/v1/keys", "List API keys", "admin", _list_keys, models.Keys),
     Operation("POST", "/v1/keys", "Make an API key", "admin", _make_key, models.NewKey, models.KeyCreate, status=201),
+    Operation("GET", "/v1/credentials", "This key in the form that AWS's clients take", "read-only", _credentials, models.Credentials),
     Operation("DELETE", "/v1/keys/{id}", "Make an API key worthless", "admin", _remove_key, None, status=204),
     Operation("GET", "/v1/projects", "List projects", "admin", _list_projects, models.Projects),
     Operation("POST", "/v1/projects", "Make a project", "admin", _make_project, models.Project, models.ProjectCreate, status=201),

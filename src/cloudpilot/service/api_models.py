@@ -188,6 +188,13 @@ class NewKey(Key):
     key: str = Field(description="What the client sends; it is told this once")
 
 
+class Credentials(BaseModel):
+    """A key in the form that AWS's clients take."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
 class Keys(BaseModel):
     """All keys."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,6 +20,8 @@ from cloudpilot.service import api, failures, proxy
 from cloudpilot.service.access import Access
 from cloudpilot.service.e2b import control, envd
 from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.service.lambda_ import api as lambda_api
+from cloudpilot.service.lambda_.functions import Functions
 from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.sandboxes import Sandboxes
 from cloudpilot.service.settings import Settings
@@ -113,11 +116,13 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         metrics.watch(sandboxes)
         adopted, lost = await sandboxes.adopt()
         log.info("started", extra={"adopted": adopted, "lost": lost})
+        app.state.functions = Functions(store, sandboxes, os.path.join(settings.data, "code"))
         yield
+        app.state.functions.close()
         sandboxes.let_go()
 
     app = Starlette(
-        routes=[*control.routes(), *envd.routes(), *api.routes(metrics)],
+        routes=[*control.routes(), *envd.routes(), *lambda_api.routes(), *api.routes(metrics)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _on_http_error, **dict.fromkeys((*failures.KNOWN, ClientDisconnect, Exception), _on_error)},
     )

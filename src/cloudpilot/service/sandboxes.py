@@ -49,6 +49,7 @@ class Sandbox:
         cpus: CPUs' worth of time.
         network: What its sockets reach.
         state: `starting`, `running`, `ending`.
+        kind: `sandbox`, or `function` for an instance of one, which belongs to the service alone.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Sandbox:
     cpus: float
     network: str
     state: str = "starting"
+    kind: str = "sandbox"
     agent: Agent | None = None
     life: DetachedLife | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,7 +72,7 @@ class Sandbox:
 
     def as_value(self) -> dict[str, Any]:
         """What the store keeps of it."""
-        names = ("project", "template", "metadata", "envs", "created", "end_at", "memory_mb", "cpus", "network", "state")
+        names = ("project", "template", "metadata", "envs", "created", "end_at", "memory_mb", "cpus", "network", "state", "kind")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -99,13 +101,18 @@ class Sandboxes:
     def get(self, sandbox_id: str, project: str | None = None) -> Sandbox:
         """One sandbox; those of other projects do not exist."""
         sandbox = self._all.get(sandbox_id)
-        if sandbox is None or sandbox.state != "running" or (project is not None and sandbox.project != project):
+        if (
+            sandbox is None
+            or sandbox.state != "running"
+            or sandbox.kind != "sandbox"
+            or (project is not None and sandbox.project != project)
+        ):
             raise Failure(Kind.NOT_FOUND, f"Sandbox `{sandbox_id}` not found", remedy="it was killed, its time was up, or it never was")
         return sandbox
 
     def of(self, project: str) -> list[Sandbox]:
         """A project's sandboxes, the oldest first."""
-        found = (each for each in self._all.values() if each.project == project and each.state == "running")
+        found = (each for each in self._all.values() if each.project == project and each.state == "running" and each.kind == "sandbox")
         return sorted(found, key=lambda each: (each.created, each.id))
 
     def count(self) -> int:
@@ -128,14 +135,29 @@ class Sandboxes:
             if len(given) > MOST_METADATA:
                 raise Failure(Kind.INVALID, f"There are more than {MOST_METADATA} entries", field=name, remedy="give fewer")
         self._check_timeout(timeout, 0)
-        quota = int(self._access.project(caller.project)["most_sandboxes"])
-        if sum(each.project == caller.project for each in self._all.values()) >= quota:
+        sandbox = await self.create_for(caller.project, template, timeout=timeout, metadata=metadata, envs=envs, kind="sandbox")
+        self._access.note(caller, "sandbox.create", sandbox.id, template=template.name)
+        return sandbox
+
+    async def create_for(
+        self,
+        project: str,
+        template: Template,
+        *,
+        timeout: int,
+        metadata: Mapping[str, str] | None = None,
+        envs: Mapping[str, str] | None = None,
+        kind: str = "function",
+    ) -> Sandbox:
+        """Starts a sandbox for a project, or for the service itself."""
+        quota = int(self._access.project(project)["most_sandboxes"])
+        if sum(each.project == project for each in self._all.values()) >= quota:
             remedy = "end some, or let an admin raise the project's quota"
-            raise Failure(Kind.LIMIT, f"The project `{caller.project}` has {quota} sandboxes already", remedy=remedy)
+            raise Failure(Kind.LIMIT, f"The project `{project}` has {quota} sandboxes already", remedy=remedy)
         now = time.time()
         sandbox = Sandbox(
-            config.new_id(), caller.project, template.name, dict(metadata), {**template.envs, **envs}, now, now + timeout,
-            template.memory_mb, template.cpus or float(os.cpu_count() or 1), template.network,
+            config.new_id(), project, template.name, dict(metadata or {}), {**template.envs, **(envs or {})}, now, now + timeout,
+            template.memory_mb, template.cpus or float(os.cpu_count() or 1), template.network, kind=kind,
         )  # fmt: skip
         self._all[sandbox.id] = sandbox
         # Before it is started: whatever happens to us now, it is found again.
@@ -146,7 +168,6 @@ class Sandboxes:
             # Whoever wanted it has gone: nobody knows its name.
             self.kill(sandbox)
             raise
-        self._access.note(caller, "sandbox.create", sandbox.id, template=template.name)
         return sandbox
 
     def _track(self, coroutine: Any) -> asyncio.Task[None]:
@@ -165,6 +186,7 @@ class Sandboxes:
             "root": {"kind": "directory", "path": template.root} if template.root else {"kind": "host"},
             "limits": limits,
             "network": template.network,
+            "volumes": template.volumes,
             "state_dir": paths.state_dir(sandbox.id),
             "timeout_ms": LONGEST_LIFE * 1000,
         }
@@ -216,7 +238,8 @@ class Sandboxes:
             sandbox_id = entry.key.removeprefix("sandboxes/")
             sandbox = Sandbox(sandbox_id, **entry.value)
             record = records.read(sandbox_id)
-            if sandbox.state != "running":
+            # An instance of a function was cut off from its calls: it can serve no more.
+            if sandbox.state != "running" or sandbox.kind != "sandbox":
                 self._track(self._end_orphan(sandbox_id))
                 self._store.transact({entry.key: None})
                 lost += 1

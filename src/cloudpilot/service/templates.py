@@ -38,6 +38,12 @@ class Template:
     memory_mb: int = DEFAULT_MEMORY_MB
     cpus: float | None = None
     network: str = "none"
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    """Directories of the host; functions have their code there."""
+
+    def shown(self) -> dict[str, Any]:
+        """What everybody may know of it, and what the store keeps."""
+        return {name: each for name, each in asdict(self).items() if name != "volumes"}
 
 
 class Templates:
@@ -65,8 +71,7 @@ class Templates:
         if template.root is not None and not (os.path.isabs(template.root) and os.path.isdir(template.root)):
             message = f"`{template.root}` is not a directory of this host"
             raise Failure(Kind.INVALID, message, field="root", remedy="give the absolute path of a root file system")
-        value: dict[str, Any] = asdict(template)
-        self._store.transact({f"templates/{template.name}": value})
+        self._store.transact({f"templates/{template.name}": template.shown()})
 
     def remove(self, name: str) -> None:
         """Removes a template; sandboxes that run are not affected."""

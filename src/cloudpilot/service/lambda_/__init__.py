@@ -1,0 +1,1 @@
+"""AWS Lambda's API: functions are kept, and called inside sandboxes through Lambda's own runtime interface."""
