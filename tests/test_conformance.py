@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness import Pilot
 
-FAMILIES = ["files", "processes", "signals", "futexes", "pipes", "timers", "memory", "credentials", "ttys", "ipc", "filters"]
+FAMILIES = ["files", "processes", "signals", "futexes", "pipes", "timers", "memory", "credentials", "ttys", "ipc", "filters", "tracing"]
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]
 

@@ -11,6 +11,7 @@ pub mod ipc;
 pub mod loader;
 pub mod mm;
 pub mod net;
+pub mod ptrace;
 pub mod seccomp;
 pub mod signal;
 pub mod syscall;

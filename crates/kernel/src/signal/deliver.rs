@@ -7,6 +7,7 @@ use cloudpilot_abi::{Errno, raw};
 
 use super::{DEFAULT, DefaultAction, IGNORE, bit, default_action, frame, take_lowest};
 use crate::config::ExitStatus;
+use crate::ptrace;
 use crate::task::process::Report;
 use crate::task::{Task, Work, exit, session};
 
@@ -26,12 +27,20 @@ pub fn deliver(task: &Arc<Task>, mut call: Option<Interrupted>) {
         if wait_while_stopped(task) {
             continue;
         }
-        let Some((info, action)) = next(task) else { break };
+        let Some((mut info, mut action)) = next(task) else { break };
+        if is_traced(task) && info.si_signo != raw::SIGKILL as i32 {
+            match ptrace::before_signal(task, info) {
+                Some(given) => info = given,
+                None => continue,
+            }
+            action = task.process.signals.lock().action(info.si_signo);
+        }
         let signal = info.si_signo;
         match action.handler {
             IGNORE => {}
             DEFAULT => match default_action(signal) {
                 DefaultAction::Ignore | DefaultAction::Continue => {}
+                DefaultAction::Stop if is_traced(task) => ptrace::in_group_stop(task, signal),
                 DefaultAction::Stop => stop(task, signal),
                 DefaultAction::Terminate => {
                     exit::begin_group_exit(&task.process, ExitStatus::Signaled(signal as u8));
@@ -55,6 +64,10 @@ pub fn deliver(task: &Arc<Task>, mut call: Option<Interrupted>) {
         drop(signals);
         task.add_work(Work::SIGNAL);
     }
+}
+
+fn is_traced(task: &Task) -> bool {
+    task.is_traced.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 /// The next signal that is not blocked, with its action. Faults of the task itself come before signals of others.

@@ -1,5 +1,7 @@
 //! Sending: what becomes pending where, and who is woken for it.
 
+use std::sync::atomic::Ordering;
+
 use bytemuck::Zeroable;
 use cloudpilot_abi::types::Siginfo;
 use cloudpilot_abi::{Errno, raw};
@@ -64,7 +66,7 @@ pub fn queue_to_task(task: &Task, info: &Siginfo) -> Result<(), Errno> {
         let shared = process.signals.lock();
         let mut own = task.signals.lock();
         let held_back = (own.mask | own.awaited) & bit(info.si_signo) != 0;
-        if !held_back && is_ignored(&shared, info.si_signo) {
+        if !held_back && is_ignored(&shared, info.si_signo) && !task.is_traced.load(Ordering::Relaxed) {
             return Ok(());
         }
         enqueue(&mut own.pending, info, limit)?;
@@ -91,7 +93,8 @@ pub fn queue_to_process(process: &Process, info: &Siginfo) -> Result<(), Errno> 
             let own = task.signals.lock();
             (own.mask | own.awaited) & bit(signal) != 0
         });
-        if !held_back && is_ignored(&shared, signal) {
+        let is_traced = tasks.iter().any(|task| task.is_traced.load(Ordering::Relaxed));
+        if !held_back && is_ignored(&shared, signal) && !is_traced {
             return Ok(());
         }
         enqueue(&mut shared.pending, info, limit)?;

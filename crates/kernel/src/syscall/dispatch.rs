@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloudpilot_abi::Errno;
+use cloudpilot_platform::Registers;
 
 use super::{Args, Call, Support, SysResult, strace, table};
-use crate::signal;
 use crate::task::Task;
+use crate::{ptrace, signal};
 
 /// How often each unsupported call was asked for, by number.
 pub struct Unsupported(Vec<AtomicU64>);
@@ -37,19 +38,37 @@ pub fn serve(task: &Arc<Task>) {
     let (number, args) = {
         let registers = &task.cpu.lock().registers;
         // Linux looks at the lower half alone.
-        (registers.rax as u32, Args([registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9]))
+        (registers.rax as u32, arguments(registers))
     };
     let call = table::table().get(number as usize);
-    let result = if task.kernel.strace.is_some() { traced(task, number, call, &args) } else { run(task, number, call, &args) };
+    let shown = task.kernel.strace.is_some();
+    let result = if task.is_traced.load(Ordering::Relaxed) {
+        ptrace::around_call(task, number, |number| {
+            // The tracer may have changed number and arguments.
+            let args = arguments(&task.cpu.lock().registers);
+            run(task, number, table::table().get(number as usize), &args)
+        })
+    } else if shown {
+        traced(task, number, call, &args)
+    } else {
+        run(task, number, call, &args)
+    };
     task.cpu.lock().registers.rax = match result {
         Ok(value) => value as u64,
         Err(errno) => errno.to_return(),
     };
+    if task.is_traced.load(Ordering::Relaxed) {
+        ptrace::after_call(task);
+    }
     if let Err(errno) = result
         && (errno == Errno::EINTR || errno.is_restart())
     {
         signal::deliver(task, errno.is_restart().then_some((errno, number)));
     }
+}
+
+fn arguments(registers: &Registers) -> Args {
+    Args([registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9])
 }
 
 fn run(task: &Arc<Task>, number: u32, call: Option<&Call>, args: &Args) -> SysResult {

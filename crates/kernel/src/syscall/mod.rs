@@ -20,6 +20,7 @@ pub mod open;
 mod peers;
 pub mod poll;
 mod process;
+mod ptrace;
 mod record_locks;
 pub mod reference;
 mod refused;

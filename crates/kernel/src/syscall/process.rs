@@ -15,6 +15,7 @@ use crate::task::clone::{self, CLONE_CLEAR_SIGHAND, CloneArguments};
 use crate::task::wait::{self, Options, Target};
 use crate::task::{Process, Task, exec, exit, session};
 use crate::vfs::Walk;
+use crate::{ptrace, signal};
 
 /// This family.
 pub const CALLS: &[Call] = &[
@@ -187,7 +188,16 @@ fn run_program(task: &Arc<Task>, file: Arc<crate::vfs::File>, name: Vec<u8>, arg
         arguments.push(Vec::new());
     }
     let program = loader::prepare(task, loader::Request { file, name, arguments, environment })?;
+    let tid = task.tid();
     exec::exec(task, &program)?;
+    if task.is_traced.load(Ordering::Relaxed) {
+        if ptrace::wants(task, ptrace::EVENT_EXEC) {
+            ptrace::at_event(task, ptrace::EVENT_EXEC, tid as u64);
+        } else {
+            // So it was before there were events.
+            signal::send_to_task(task, &signal::info_from_task(task, raw::SIGTRAP as i32, raw::SI_USER as i32));
+        }
+    }
     Ok(0)
 }
 

@@ -29,6 +29,7 @@ const FAMILIES: &[&[Call]] = &[
     super::socket::CALLS,
     super::peers::CALLS,
     super::process::CALLS,
+    super::ptrace::CALLS,
     super::signal::CALLS,
     super::futex::CALLS,
     super::seccomp::CALLS,

@@ -65,7 +65,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_pkey_alloc, PKEYS),
     (raw::__NR_pkey_free, PKEYS),
     (raw::__NR_pkey_mprotect, PKEYS),
-    (raw::__NR_ptrace, "no debugging inside yet"),
     (raw::__NR_putpmsg, NEVER),
     (raw::__NR_query_module, OLD),
     (raw::__NR_quotactl, QUOTA),

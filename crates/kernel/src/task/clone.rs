@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::{FsContext, Parts, Process, Task, run};
 use crate::fs::pidfd;
 use crate::mm::Mm;
+use crate::ptrace;
 use crate::signal::TaskSignals;
 use crate::vfs::FdTable;
 use crate::wait::{PollEvents, WaitQueue};
@@ -52,6 +53,16 @@ pub struct CloneArguments {
 impl CloneArguments {
     fn has(&self, flag: u32) -> bool {
         self.flags & u64::from(flag) != 0
+    }
+
+    /// What a tracer is told about; none if the maker forbids it.
+    fn event(&self) -> Option<u32> {
+        match self.exit_signal as u32 {
+            _ if self.has(raw::CLONE_UNTRACED) => None,
+            _ if self.has(raw::CLONE_VFORK) => Some(ptrace::EVENT_VFORK),
+            raw::SIGCHLD => Some(ptrace::EVENT_FORK),
+            _ => Some(ptrace::EVENT_CLONE),
+        }
     }
 
     fn check(&self) -> Result<(), Errno> {
@@ -112,6 +123,10 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     let vfork = arguments.has(raw::CLONE_VFORK).then(Arc::<VforkParent>::default);
     child.vfork.lock().clone_from(&vfork);
     enter(task, &child, arguments);
+    let event = arguments.event();
+    if let Some(event) = event {
+        ptrace::inherit(task, &child, event);
+    }
     if start(&child).is_err() {
         super::exit::finish(&child);
         if !arguments.has(raw::CLONE_THREAD) {
@@ -120,8 +135,12 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
         return Err(Errno::EAGAIN);
     }
     kernel.system.forks.fetch_add(1, Ordering::Relaxed);
+    if let Some(event) = event {
+        ptrace::at_event(task, event, tid as u64);
+    }
     if let Some(parent) = vfork {
         parent.wait(task);
+        ptrace::at_event(task, ptrace::EVENT_VFORK_DONE, tid as u64);
     }
     Ok(tid)
 }

@@ -10,6 +10,7 @@ use super::{Process, Task, Work, session, usage};
 use crate::config::ExitStatus;
 use crate::futex;
 use crate::mm::Mm;
+use crate::ptrace;
 use crate::signal::{self, IGNORE};
 use crate::time::monotonic_ns;
 use crate::time::service::{Expire, schedule};
@@ -112,6 +113,13 @@ pub fn finish(task: &Arc<Task>) {
         family.tasks.retain(|other| !Arc::ptr_eq(other, task));
         family.tasks.is_empty()
     };
+    if task.is_traced.load(Ordering::Relaxed) {
+        let status = {
+            let family = process.family.lock();
+            family.exiting.unwrap_or(ExitStatus::Exited(family.last_status))
+        };
+        ptrace::task_ends(task, status, last);
+    }
     // A thread that execs waits for the others to go.
     process.changes.notify(PollEvents::PRI);
     if last {
@@ -167,6 +175,7 @@ fn finish_process(task: &Arc<Task>) {
     process.timers.lock().clear();
     *process.enforcement.lock() = None;
     crate::ipc::semaphores::process_exits(kernel, process.pid);
+    ptrace::tracer_ends(process);
     crate::tty::disassociate(kernel, process);
     let (status, children, parent, exit_signal, group) = {
         let mut family = process.family.lock();

@@ -126,6 +126,10 @@ pub struct Task {
     pub slept_ns: AtomicU64,
     /// Policy, priority, affinity, personality; inherited by clone.
     pub scheduling: Mutex<scheduling::Scheduling>,
+    /// Who traces it, and how.
+    pub ptrace: crate::ptrace::Ptrace,
+    /// Whether anybody does.
+    pub is_traced: AtomicBool,
     /// Filters that the program put on its own system calls.
     pub seccomp: crate::seccomp::Seccomp,
     /// Whether [`seccomp`](Self::seccomp) has a say.
@@ -193,6 +197,8 @@ impl Task {
             system_ns: AtomicU64::new(0),
             slept_ns: AtomicU64::new(0),
             scheduling: Mutex::new(parts.scheduling),
+            ptrace: Default::default(),
+            is_traced: AtomicBool::new(false),
             seccomp: Default::default(),
             is_filtered: AtomicBool::new(false),
             restart: Mutex::new(None),

@@ -39,6 +39,8 @@ pub struct Process {
     pub dumpable: AtomicU32,
     /// `PR_SET_CHILD_SUBREAPER`.
     pub reaps_descendants: AtomicBool,
+    /// Tasks that it traces.
+    pub tracees: Mutex<crate::ptrace::Tracees>,
     /// What it registered for with `membarrier(2)`.
     pub barriers: AtomicU32,
     /// Set once it was killed: ends it by force after a while.
@@ -76,6 +78,7 @@ impl Process {
             uid: AtomicU32::new(0),
             dumpable: AtomicU32::new(1),
             reaps_descendants: AtomicBool::new(false),
+            tracees: Mutex::default(),
             barriers: AtomicU32::new(0),
             enforcement: Mutex::new(None),
             timers: Mutex::default(),

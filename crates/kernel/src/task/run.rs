@@ -11,8 +11,8 @@ use cloudpilot_platform::{Access, Stop};
 use super::{Task, Work, exit, memory_killer};
 use crate::config::ExitStatus;
 use crate::mm::{FaultError, Within};
-use crate::signal;
 use crate::syscall::dispatch;
+use crate::{ptrace, signal};
 
 /// Calls that need the state of a stop by a signal anyway, or never return to their site.
 const NEEDS_ALL_STATE: [u32; 9] = [
@@ -46,6 +46,7 @@ pub fn run(task: &Arc<Task>) {
             handle(task, stop);
         }
     }
+    ptrace::before_end(task);
     exit::finish(task);
     load::leave();
 }
@@ -68,7 +69,14 @@ fn enter_guest(task: &Task) -> Option<Stop> {
         let slept = task.slept_ns.swap(0, Ordering::Relaxed);
         let worked = if cpu.stopped_ns == 0 { 0 } else { entered.saturating_sub(cpu.stopped_ns).saturating_sub(slept) };
         task.guest_since.store(entered, Ordering::SeqCst);
+        let is_traced = task.is_traced.load(Ordering::Relaxed);
+        if is_traced {
+            ptrace::enter(task, &mut cpu.registers.eflags);
+        }
         let stop = cpu.guest.run(&mut cpu.registers);
+        if is_traced {
+            ptrace::leave(task, &mut cpu.registers.eflags, stop == Stop::SystemCall);
+        }
         task.guest_since.store(0, Ordering::SeqCst);
         cpu.stopped_ns = crate::time::monotonic_ns();
         task.system_ns.fetch_add(worked, Ordering::Relaxed);
@@ -100,7 +108,8 @@ fn handle(task: &Arc<Task>, stop: Stop) {
 
 /// Lets a `syscall` instruction that often stops here be patched.
 fn note_call_site(task: &Task) {
-    if !task.kernel.patches_calls {
+    // A tracer wants to see the program's own code.
+    if !task.kernel.patches_calls || task.is_traced.load(Ordering::Relaxed) {
         return;
     }
     let mut cpu = task.cpu.lock();

@@ -42,6 +42,8 @@ pub enum Change {
     Exited(ExitStatus),
     /// Was stopped or continued.
     Reported(Report),
+    /// Stopped for the caller, its tracer: signal and event.
+    Traced(i32),
 }
 
 /// A child's news.
@@ -64,6 +66,7 @@ impl Change {
             Self::Exited(ExitStatus::Signaled(signal)) => i32::from(signal),
             Self::Reported(Report::Stopped(signal)) => i32::from(signal) << 8 | 0x7f,
             Self::Reported(Report::Continued) => 0xffff,
+            Self::Traced(code) => code << 8 | 0x7f,
         }
     }
 
@@ -72,6 +75,7 @@ impl Change {
             Self::Exited(status) => exit::code_and_status(status),
             Self::Reported(Report::Stopped(signal)) => (raw::CLD_STOPPED as i32, i32::from(signal)),
             Self::Reported(Report::Continued) => (raw::CLD_CONTINUED as i32, raw::SIGCONT as i32),
+            Self::Traced(code) => (raw::CLD_TRAPPED as i32, code),
         }
     }
 }
@@ -104,7 +108,57 @@ fn look(task: &Arc<Task>, target: &Target, options: Options) -> Result<Option<Ne
             return Ok(Some(news(child, change)));
         }
     }
+    match look_at_tracees(task, target, options, own_group) {
+        (_, Some(found)) => return Ok(Some(found)),
+        (count, None) => candidates += count,
+    }
     if candidates == 0 { Err(Errno::ECHILD) } else { Ok(None) }
+}
+
+/// Stops and ends of tasks that the caller traces; answers how many there are to wait for, too.
+fn look_at_tracees(task: &Arc<Task>, target: &Target, options: Options, own_group: i32) -> (usize, Option<News>) {
+    let mut tracees = task.process.tracees.lock();
+    let fits = |tid: i32| match target {
+        Target::Any => true,
+        Target::Process(pid) => tid == *pid,
+        Target::Group(_) => false,
+        Target::Handle(process) => process.pid == tid,
+    };
+    if let Some(index) = tracees.ends.iter().position(|end| fits(end.tid))
+        && options.has(raw::WEXITED)
+    {
+        let end = if options.has(raw::WNOWAIT) { tracees.ends[index] } else { tracees.ends.remove(index) };
+        let (code, status) = exit::code_and_status(end.status);
+        let mut info = exit::child_info(&task.process, raw::SIGCHLD as i32, code, status);
+        info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(end.tid as u32);
+        return (1, Some(News { pid: end.tid, change: Change::Exited(end.status), usage: Rusage::default(), info }));
+    }
+    let tasks: Vec<Arc<Task>> = tracees.tasks.iter().filter_map(std::sync::Weak::upgrade).collect();
+    let pending = tracees.ends.iter().filter(|end| fits(end.tid)).count();
+    drop(tracees);
+    let mut count = pending;
+    for tracee in tasks {
+        let in_group = matches!(target, Target::Group(_)) && matches(&tracee.process, target, own_group);
+        if !fits(tracee.tid()) && !in_group {
+            continue;
+        }
+        count += 1;
+        let mut state = tracee.ptrace.state.lock();
+        let Some(stop) = &mut state.stop else { continue };
+        if stop.is_reported {
+            continue;
+        }
+        if !options.has(raw::WNOWAIT) {
+            stop.is_reported = true;
+        }
+        let code = stop.code;
+        drop(state);
+        let mut news = news(&tracee.process, Change::Traced(code));
+        news.pid = tracee.tid();
+        news.info.fields[0] = news.info.fields[0] & !0xffff_ffff | u64::from(tracee.tid() as u32);
+        return (count, Some(news));
+    }
+    (count, None)
 }
 
 fn matches(child: &Arc<Process>, target: &Target, own_group: i32) -> bool {

@@ -180,7 +180,8 @@ pub fn status(live: &Live) -> Result<Vec<u8>, Errno> {
         (family.parent.upgrade().map_or(0, |parent| parent.pid), family.tasks.len(), family.group, family.session)
     };
     let (pid, id) = (live.process.pid, live.id());
-    let _ = write!(text, "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{id}\nPPid:\t{parent}\nTracerPid:\t0\n");
+    let tracer = live.task.as_ref().and_then(|task| task.ptrace.tracer()).map_or(0, |tracer| tracer.pid);
+    let _ = write!(text, "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{id}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n");
     let who = live.credentials();
     let _ = writeln!(text, "Uid:\t{}\t{}\t{}\t{}", who.ruid, who.euid, who.suid, who.fsuid);
     let _ = writeln!(text, "Gid:\t{}\t{}\t{}\t{}", who.rgid, who.egid, who.sgid, who.fsgid);

@@ -1,0 +1,377 @@
+//! Tracing: tasks that stop for another process, `ptrace(2)`.
+//!
+//! A tracee stops in its own kernel thread and sleeps there until its tracer lets it go on; meanwhile the tracer reads and changes its
+//! registers, which nobody else touches then. Lock order: a task's `ptrace`, then nothing.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use cloudpilot_abi::types::Siginfo;
+use cloudpilot_abi::{Errno, raw};
+use parking_lot::Mutex;
+
+use crate::config::ExitStatus;
+use crate::signal;
+use crate::syscall::SysResult;
+use crate::task::{Process, Task, exit};
+use crate::wait::{PollEvents, WaitQueue};
+
+/// `PTRACE_O_TRACESYSGOOD`.
+pub const O_SYSGOOD: u32 = 1;
+/// `PTRACE_O_TRACEFORK` and the others, each the bit of its event's number.
+pub const O_EXEC: u32 = 1 << EVENT_EXEC;
+/// `PTRACE_O_EXITKILL`.
+pub const O_EXITKILL: u32 = 1 << 20;
+/// `PTRACE_EVENT_*`.
+pub const EVENT_FORK: u32 = 1;
+/// See [`EVENT_FORK`].
+pub const EVENT_VFORK: u32 = 2;
+/// See [`EVENT_FORK`].
+pub const EVENT_CLONE: u32 = 3;
+/// See [`EVENT_FORK`].
+pub const EVENT_EXEC: u32 = 4;
+/// See [`EVENT_FORK`].
+pub const EVENT_VFORK_DONE: u32 = 5;
+/// See [`EVENT_FORK`].
+pub const EVENT_EXIT: u32 = 6;
+/// The trap flag.
+const TRAP_FLAG: u64 = 0x100;
+/// What `orig_rax` shows outside of system calls.
+const NO_CALL: u64 = u64::MAX;
+
+/// How a tracee goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// Until something happens.
+    #[default]
+    Continue,
+    /// Until the next system call begins or ends.
+    Call,
+    /// For one instruction.
+    Step,
+}
+
+/// What a stop at a system call is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Elsewhere.
+    #[default]
+    Elsewhere,
+    /// It begins.
+    Entry,
+    /// It has ended.
+    Exit,
+}
+
+/// A stop.
+#[derive(Clone, Copy)]
+pub struct Stop {
+    /// Signal, and event in the second byte, as `wait4(2)` shows them.
+    pub code: i32,
+    /// The signal, for stops before its delivery and at events.
+    pub info: Option<Siginfo>,
+    /// Whether the tracer was told by `wait4(2)`.
+    pub is_reported: bool,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Tracing state of a task.
+#[derive(Default)]
+pub struct State {
+    /// Who traces it.
+    pub tracer: Option<Weak<Process>>,
+    /// `PTRACE_O_*`.
+    pub options: u32,
+    /// The present stop.
+    pub stop: Option<Stop>,
+    /// How it goes on.
+    pub resume: Resume,
+    /// Signal that the tracer lets through, or 0.
+    pub signal: i32,
+    /// What `PTRACE_SETSIGINFO` made of the signal.
+    pub changed: Option<Siginfo>,
+    /// `PTRACE_GETEVENTMSG`.
+    pub message: u64,
+    /// Number of the system call, or all ones.
+    pub call: u64,
+}
+
+/// A task as its tracer sees it.
+#[derive(Default)]
+pub struct Ptrace {
+    /// What both sides know.
+    pub state: Mutex<State>,
+    queue: WaitQueue,
+}
+
+/// The end of a tracee that is not its tracer's child.
+#[derive(Clone, Copy)]
+pub struct End {
+    /// Its number.
+    pub tid: i32,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+/// What a process traces.
+#[derive(Default)]
+pub struct Tracees {
+    /// Live ones.
+    pub tasks: Vec<Weak<Task>>,
+    /// Ends that were not asked for yet.
+    pub ends: Vec<End>,
+}
+
+impl Ptrace {
+    /// Who traces the task.
+    pub fn tracer(&self) -> Option<Arc<Process>> {
+        self.state.lock().tracer.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Lets the task go on.
+    fn resume(&self, how: Resume, number: i32) {
+        {
+            let mut state = self.state.lock();
+            state.resume = how;
+            state.signal = number;
+            state.stop = None;
+        }
+        self.queue.notify(PollEvents::IN);
+    }
+}
+
+/// Lets a stopped tracee go on, with a signal or 0.
+pub fn resume(tracee: &Task, how: Resume, number: i32) {
+    tracee.ptrace.resume(how, number);
+    tracee.parker.unpark();
+}
+
+/// Makes a process the tracer of a task.
+pub fn attach(tracer: &Arc<Process>, tracee: &Arc<Task>, options: u32) -> Result<(), Errno> {
+    {
+        let mut state = tracee.ptrace.state.lock();
+        if state.tracer.as_ref().and_then(Weak::upgrade).is_some() {
+            return Err(Errno::EPERM);
+        }
+        *state = State { tracer: Some(Arc::downgrade(tracer)), options, call: NO_CALL, ..State::default() };
+    }
+    tracee.is_traced.store(true, Ordering::SeqCst);
+    tracer.tracees.lock().tasks.push(Arc::downgrade(tracee));
+    Ok(())
+}
+
+/// Lets a task go for good, with a signal or 0.
+pub fn detach(tracee: &Arc<Task>, number: i32) {
+    let tracer = tracee.ptrace.tracer();
+    if let Some(tracer) = tracer {
+        tracer.tracees.lock().tasks.retain(|other| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, tracee)));
+    }
+    tracee.is_traced.store(false, Ordering::SeqCst);
+    tracee.ptrace.state.lock().tracer = None;
+    resume(tracee, Resume::Continue, number);
+}
+
+/// A task that is about to end stops once more, if its tracer wants to see that. Not for `SIGKILL`, which waits for nobody.
+pub fn before_end(task: &Arc<Task>) {
+    if !wants(task, EVENT_EXIT) {
+        return;
+    }
+    let status = {
+        let family = task.process.family.lock();
+        family.exiting.unwrap_or(ExitStatus::Exited(family.last_status))
+    };
+    let message = match status {
+        ExitStatus::Exited(code) => u64::from(code) << 8,
+        ExitStatus::Signaled(number) if u32::from(number) == raw::SIGKILL => return,
+        ExitStatus::Signaled(number) => u64::from(number),
+    };
+    let code = raw::SIGTRAP as i32 | (EVENT_EXIT as i32) << 8;
+    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
+    info.si_code = code;
+    task.ptrace.state.lock().message = message;
+    if tell(task, code, Some(info), Place::Elsewhere) {
+        // Its end is decided; only the tracer's word or end lets it go.
+        while task.ptrace.state.lock().stop.is_some() {
+            task.park(None);
+        }
+    }
+}
+
+/// The task stops for its tracer until that lets it go on; answers the signal that it lets through, or 0.
+fn stop(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> i32 {
+    if !tell(task, code, info, place) {
+        return 0;
+    }
+    task.block_killable(&task.ptrace.queue, PollEvents::IN, || task.ptrace.state.lock().stop.is_none().then_some(()));
+    let mut state = task.ptrace.state.lock();
+    state.stop = None;
+    std::mem::take(&mut state.signal)
+}
+
+/// Enters a stop and tells the tracer; false if there is none.
+fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> bool {
+    let Some(tracer) = task.ptrace.tracer() else { return false };
+    {
+        let mut state = task.ptrace.state.lock();
+        state.stop = Some(Stop { code, info, is_reported: false, place });
+        state.signal = 0;
+    }
+    let quiet = tracer.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
+    if !quiet {
+        let mut told = exit::child_info(&task.process, raw::SIGCHLD as i32, raw::CLD_TRAPPED as i32, code & 0x7f);
+        told.fields[0] = told.fields[0] & !0xffff_ffff | u64::from(task.tid() as u32);
+        signal::send_to_process(&tracer, &told);
+    }
+    tracer.changes.notify(PollEvents::IN);
+    true
+}
+
+/// Stops before a signal is delivered; answers what to deliver instead, if anything.
+pub fn before_signal(task: &Arc<Task>, info: Siginfo) -> Option<Siginfo> {
+    let let_through = stop(task, info.si_signo, Some(info), Place::Elsewhere);
+    let changed = task.ptrace.state.lock().changed.take();
+    match changed {
+        _ if let_through == 0 => None,
+        Some(changed) if changed.si_signo == let_through => Some(changed),
+        _ if info.si_signo == let_through => Some(info),
+        _ => {
+            let mut new = signal::info_from_task(task, let_through, raw::SI_USER as i32);
+            if let Some(tracer) = task.ptrace.tracer() {
+                new.fields[0] = u64::from(tracer.pid as u32);
+            }
+            Some(new)
+        }
+    }
+}
+
+/// Stops where an untraced task would stop with its group.
+pub fn in_group_stop(task: &Arc<Task>, number: i32) {
+    stop(task, number, None, Place::Elsewhere);
+}
+
+/// Stops at an event, if the tracer asked for those of its kind.
+pub fn at_event(task: &Arc<Task>, event: u32, message: u64) {
+    if !wants(task, event) {
+        return;
+    }
+    task.ptrace.state.lock().message = message;
+    let code = raw::SIGTRAP as i32 | (event as i32) << 8;
+    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
+    info.si_code = code;
+    let number = stop(task, code, Some(info), Place::Elsewhere);
+    inject(task, number);
+}
+
+/// Whether the tracer asked for events of this kind.
+pub fn wants(task: &Task, event: u32) -> bool {
+    task.is_traced.load(Ordering::Relaxed) && task.ptrace.state.lock().options & 1 << event != 0
+}
+
+fn inject(task: &Arc<Task>, number: i32) {
+    if number != 0 {
+        signal::send_to_task(task, &signal::info_from_task(task, number, raw::SI_USER as i32));
+    }
+}
+
+/// A system call of a traced task: stops before and after it if the tracer wants that. `serve` gets the number, which the tracer may change.
+pub fn around_call(task: &Arc<Task>, number: u32, serve: impl FnOnce(u32) -> SysResult) -> SysResult {
+    let (wanted, code) = {
+        let mut state = task.ptrace.state.lock();
+        state.call = u64::from(number);
+        let good = if state.options & O_SYSGOOD != 0 { 0x80 } else { 0 };
+        (state.resume == Resume::Call, raw::SIGTRAP as i32 | good)
+    };
+    if !wanted {
+        return serve(number);
+    }
+    task.cpu.lock().registers.rax = Errno::ENOSYS.to_return();
+    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
+    info.si_code = code;
+    let given = stop(task, code, Some(info), Place::Entry);
+    inject(task, given);
+    let call = task.ptrace.state.lock().call;
+    if call as i32 >= 0 {
+        return serve(call as u32);
+    }
+    // The tracer called it off; what it put in its place is the result.
+    let value = task.cpu.lock().registers.rax as i64;
+    if (-4095..0).contains(&value) { Err(Errno(value.unsigned_abs() as u16)) } else { Ok(value as usize) }
+}
+
+/// After a system call, with its result in the registers.
+pub fn after_call(task: &Arc<Task>) {
+    let (calls, steps, options) = {
+        let state = task.ptrace.state.lock();
+        (state.resume == Resume::Call, state.resume == Resume::Step, state.options)
+    };
+    if steps {
+        let mut info = signal::info_from_kernel(raw::SIGTRAP as i32);
+        info.si_code = raw::TRAP_TRACE as i32;
+        info.fields[0] = task.cpu.lock().registers.rip;
+        signal::force(task, &info);
+    } else if calls {
+        let code = raw::SIGTRAP as i32 | if options & O_SYSGOOD != 0 { 0x80 } else { 0 };
+        let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
+        info.si_code = code;
+        let given = stop(task, code, Some(info), Place::Exit);
+        inject(task, given);
+    }
+}
+
+/// Before the guest runs: sets the trap flag for a single step.
+pub fn enter(task: &Task, flags: &mut u64) {
+    if task.ptrace.state.lock().resume == Resume::Step {
+        *flags |= TRAP_FLAG;
+    }
+}
+
+/// After it ran: takes the flag back. `in_call` tells a stop at a system call.
+pub fn leave(task: &Task, flags: &mut u64, in_call: bool) {
+    let mut state = task.ptrace.state.lock();
+    if state.resume == Resume::Step {
+        *flags &= !TRAP_FLAG;
+    }
+    if !in_call {
+        state.call = NO_CALL;
+    }
+}
+
+/// A task made by a traced one is traced, too, if the tracer asked for such events; it starts with a stop.
+pub fn inherit(task: &Arc<Task>, child: &Arc<Task>, event: u32) {
+    if !wants(task, event) {
+        return;
+    }
+    let Some(tracer) = task.ptrace.tracer() else { return };
+    let options = task.ptrace.state.lock().options;
+    if attach(&tracer, child, options).is_ok() {
+        child.signals.lock().pending.push(signal::info_from_task(child, raw::SIGSTOP as i32, raw::SI_USER as i32));
+        child.mark_work(crate::task::Work::SIGNAL);
+    }
+}
+
+/// A task ends: its tracer learns of it where it is not its parent, who does anyway. `last` when its process ends with it.
+pub fn task_ends(task: &Arc<Task>, status: ExitStatus, last: bool) {
+    let Some(tracer) = task.ptrace.tracer() else { return };
+    let leads = task.tid() == task.process.pid;
+    let own_child = task.process.family.lock().parent.upgrade().is_some_and(|parent| Arc::ptr_eq(&parent, &tracer));
+    let mut tracees = tracer.tracees.lock();
+    tracees.tasks.retain(|other| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, task)));
+    if !leads || last && !own_child {
+        tracees.ends.push(End { tid: task.tid(), status });
+    }
+    drop(tracees);
+    tracer.changes.notify(PollEvents::IN);
+}
+
+/// A process ends: what it traces goes on untraced, or ends, too.
+pub fn tracer_ends(process: &Process) {
+    let tasks = std::mem::take(&mut process.tracees.lock().tasks);
+    for task in tasks.iter().filter_map(Weak::upgrade) {
+        let kills = task.ptrace.state.lock().options & O_EXITKILL != 0;
+        detach(&task, 0);
+        if kills {
+            signal::send_to_process(&task.process, &signal::info_from_kernel(raw::SIGKILL as i32));
+        }
+    }
+}
