@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use cloudpilot_abi::PAGE_SIZE;
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -43,6 +44,7 @@ pub struct MemoryFile {
     fd: OwnedFd,
     window: NonNull<u8>,
     ranges: Mutex<Ranges>,
+    kept: Mutex<Kept>,
 }
 
 // SAFETY: `window` is a mapping that lives as long as the value; access to its bytes goes through raw copies.
@@ -59,6 +61,42 @@ pub fn window_hint() -> *mut c_void {
     // Without randomness the window lies at the lowest place, which works as well.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     ((LOWEST + u64::from_le_bytes(bytes) % SPAN) & !0xfff) as *mut c_void
+}
+
+/// Freed ranges that are handed out again soon, without asking the host twice: what a copy-on-write fault, a pipe or a small file takes comes and
+/// goes all the time, and zeroing it is quicker than giving it back and touching it anew.
+#[derive(Default)]
+struct Kept {
+    /// Starts by number of pages; index 0 is one page.
+    starts: [Vec<u64>; LARGEST_KEPT],
+    bytes: u64,
+}
+
+/// Pages of the largest range that is kept: a copy-on-write granule.
+const LARGEST_KEPT: usize = 8;
+/// Most bytes that are kept: an idle sandbox holds on to them.
+const MOST_KEPT: u64 = 512 << 10;
+
+impl Kept {
+    fn stack(&mut self, length: u64) -> Option<&mut Vec<u64>> {
+        self.starts.get_mut(usize::try_from(length / PAGE_SIZE).ok()?.checked_sub(1)?)
+    }
+
+    fn keep(&mut self, start: u64, length: u64) -> bool {
+        if self.bytes + length > MOST_KEPT {
+            return false;
+        }
+        let Some(stack) = self.stack(length) else { return false };
+        stack.push(start);
+        self.bytes += length;
+        true
+    }
+
+    fn take(&mut self, length: u64) -> Option<u64> {
+        let start = self.stack(length)?.pop()?;
+        self.bytes -= length;
+        Some(start)
+    }
 }
 
 impl MemoryFile {
@@ -82,7 +120,7 @@ impl MemoryFile {
         // SAFETY: advice about a mapping of our own.
         unsafe { rustix::mm::madvise(window, FILE_SIZE as usize, rustix::mm::Advice::LinuxDontFork)? };
         let window = NonNull::new(window.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Self { fd, window, ranges: Mutex::new(Ranges::new(FILE_SIZE)) }))
+        Ok(Arc::new(Self { fd, window, ranges: Mutex::new(Ranges::new(FILE_SIZE)), kept: Mutex::default() }))
     }
 
     /// The descriptor, for mapping ranges elsewhere.
@@ -92,6 +130,10 @@ impl MemoryFile {
 
     /// A zeroed range of `length` bytes (a multiple of the page size) with one owner. Costs no memory until touched.
     pub fn allocate(&self, length: u64) -> Result<Range, MemoryError> {
+        if let Some(start) = self.kept.lock().take(length) {
+            self.zero(start, length);
+            return Ok(Range { start, end: start + length });
+        }
         let start = self.ranges.lock().allocate(length).ok_or(MemoryError::Exhausted)?;
         Ok(Range { start, end: start + length })
     }
@@ -108,6 +150,9 @@ impl MemoryFile {
         }
         let freed = self.ranges.lock().release(range.start, range.end);
         for (start, end) in freed {
+            if self.kept.lock().keep(start, end - start) {
+                continue;
+            }
             // Punching first keeps the promise that allocated ranges read as zeros. A failure is impossible for a memfd of ours short of a
             // kernel out of memory; then the range is lost rather than handed out dirty.
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
