@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
+import boto3
 import pytest
 from e2b import NotFoundException, Sandbox
 from running_service import PILOT, Service, set_e2b
@@ -75,6 +79,38 @@ def test_a_kill_while_sandboxes_start_leaves_no_orphan(own_service: Service) -> 
     _, listed = own_service.request("GET", "/v2/sandboxes")
     # Those that had been ready go on; of the others nothing is left.
     _eventually(lambda: own_service.sandboxes_left() == sorted(each["sandboxID"] for each in listed))
+
+
+def test_accepted_calls_outlive_the_service(own_service: Service) -> None:
+    _, pair = own_service.request("GET", "/v1/credentials")
+    client = boto3.client(
+        "lambda",
+        endpoint_url=own_service.url,
+        region_name="local",
+        aws_access_key_id=pair["access_key_id"],
+        aws_secret_access_key=pair["secret_access_key"],
+    )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("app.py", "import time\ndef handler(event, context):\n    time.sleep(2)\n    print('served', event)\n")
+    client.create_function(
+        FunctionName="f", Runtime="python3.11", Handler="app.handler", Role="r", Timeout=10, Code={"ZipFile": buffer.getvalue()}
+    )
+    client.invoke(FunctionName="f", InvocationType="Event", Payload=b'{"number":42}')
+    time.sleep(0.5)
+    own_service.stop(signal.SIGKILL)
+
+    def waiting() -> int:
+        with sqlite3.connect(own_service.directory / "data" / "service.db") as store:
+            return int(store.execute("SELECT count(*) FROM entries WHERE key LIKE 'events/%'").fetchone()[0])
+
+    assert waiting() == 1
+    own_service.start()
+    _eventually(lambda: waiting() == 0)
+    # The instance that was cut off is gone; the new one waits for its next call.
+    _eventually(lambda: len(own_service.sandboxes_left()) == 1)
+    own_service.stop()
+    _eventually(lambda: own_service.sandboxes_left() == [])
 
 
 def test_clear_errors_at_the_start(own_service: Service, tmp_path: Path) -> None:
