@@ -61,6 +61,25 @@ def test_a_sandbox(service: Service) -> None:
     _refused(service, "GET", path, status=404)
 
 
+def test_the_previous_paths_of_e2b(service: Service) -> None:
+    _end_all(service)
+    status, made = service.request("POST", "/sandboxes", {"templateID": "base", "metadata": {"a": "b"}, "autoPause": False})
+    assert status == 201
+    path = f"/sandboxes/{made['sandboxID']}"
+    assert [each["sandboxID"] for each in service.request("GET", "/sandboxes?metadata=a%3Db")[1]] == [made["sandboxID"]]
+    assert service.request("GET", "/sandboxes?metadata=a%3Dc")[1] == []
+    assert service.request("POST", f"{path}/refreshes", {"duration": 600})[0] == 204
+    assert service.request("GET", path)[1]["state"] == "running"
+    lines = service.request("GET", f"{path}/logs")[1]
+    assert lines["logs"][0]["line"] == lines["logEntries"][0]["message"]
+    assert service.request("POST", f"{path}/pause", {})[0] == 501
+    again = [service.request("POST", "/sandboxes", {"templateID": "base"}, headers={"Idempotency-Key": "k"})[1] for _ in range(2)]
+    assert again[0]["sandboxID"] == again[1]["sandboxID"]
+    assert service.request("DELETE", path)[0] == 204
+    assert service.request("DELETE", path)[0] == 404
+    _end_all(service)
+
+
 def test_pages(service: Service) -> None:
     _end_all(service)
     made = [_new(service) for _ in range(3)]

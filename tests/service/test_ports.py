@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if self.path == "/rude":
             self.wfile.write(b"this is no HTTP\\r\\n\\r\\n"); self.close_connection = True
+            return
+        if self.path == "/keys":
+            body = str(sorted(self.headers)).encode()
+            self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
             return
         body = (self.path + " " + self.headers["Host"] + " " + str(self.headers["X-Forwarded-For"])).encode()
         self.send_response(200); self.send_header("Set-Cookie", "a=1"); self.send_header("Set-Cookie", "b=2")
@@ -101,6 +106,17 @@ def test_by_name_and_by_path(service: Service, sandbox: Sandbox) -> None:
     assert text.startswith(b"/x/y?q=1 ")
     large = bytes(range(256)) * 8000
     assert service.request("POST", f"/v1/sandboxes/{sandbox.sandbox_id}/ports/8080/", large) == (201, large[::-1])
+
+
+def test_keys_stay_outside(service: Service, sandbox: Sandbox) -> None:
+    headers = {"Authorization": f"Bearer {service.key}", "X-Other": "1"}
+    _, text = service.request("GET", f"/v1/sandboxes/{sandbox.sandbox_id}/ports/8080/keys", headers=headers)
+    assert b"X-Other" in text.title()
+    assert b"X-Api-Key" not in text.title()
+    assert b"Authorization" not in text.title()
+    url = f"{service.url}/v1/sandboxes/{sandbox.sandbox_id}/ports/8080/"
+    with urllib.request.urlopen(url) as response:
+        assert response.headers["Content-Security-Policy"].startswith("sandbox")
 
 
 def test_answers_stream(service: Service, sandbox: Sandbox) -> None:

@@ -18,6 +18,9 @@ ROLES = ("read-only", "user", "admin")
 DEFAULT_PROJECT = "default"
 DEFAULT_QUOTA = 1000
 """Sandboxes of a project at a time, where nothing is said."""
+MOST_AUDIT = 100_000
+"""Newest entries of the audit log that are kept: some 30 MB."""
+_PRUNE_EVERY = 1000
 _KEY_BYTES = 20
 _ID = 16
 """Characters of a key's hash by which it is named."""
@@ -52,6 +55,8 @@ class Access:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._secret = self._make_secret()
+        self._noted = 0
+        self._prune()
 
     def _make_secret(self) -> bytes:
         entry = self.store.get("secret")
@@ -144,6 +149,15 @@ class Access:
         who = {"key": caller.key_id, "project": caller.project} if caller else {"key": "service", "project": None}
         value = {"time": now, **who, "action": action, "target": target, "details": details}
         self.store.transact({f"audit/{int(now * 1e6):020d}-{secrets.token_hex(3)}": value})
+
+        self._noted += 1
+        if self._noted % _PRUNE_EVERY == 0:
+            self._prune()
+
+    def _prune(self) -> None:
+        surplus = self.store.count("audit/") - MOST_AUDIT
+        if surplus > 0:
+            self.store.transact({entry.key: None for entry in self.store.range("audit/", limit=surplus)})
 
     def audit(self, before: str | None, limit: int) -> list[Entry]:
         """The newest entries of the audit log, the newest first."""

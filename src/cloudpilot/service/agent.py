@@ -348,13 +348,17 @@ class Agent:
     async def write_file(self, path: str, who: dict[str, int] | None, descriptor: int) -> None:
         """Writes what the descriptor has into a file, made or emptied first, and makes the directories above it."""
         params = {"path": path, "user": who}
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        # The sandbox gets a descriptor that can only be read: the host's disk is not for it to fill.
+        readable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            await self.call("write_file", params, [descriptor], None)
-        except NotFoundException:
-            await self.call("make_dir", {"path": posixpath.dirname(path), "user": who})
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            await self.call("write_file", params, [descriptor], None)
+            try:
+                await self.call("write_file", params, [readable], None)
+            except NotFoundException:
+                await self.call("make_dir", {"path": posixpath.dirname(path), "user": who})
+                os.lseek(readable, 0, os.SEEK_SET)
+                await self.call("write_file", params, [readable], None)
+        finally:
+            os.close(readable)
 
     async def write_bytes(self, path: str, data: bytes, who: dict[str, int] | None) -> None:
         """Writes a short file."""

@@ -32,6 +32,10 @@ _CHUNK = 256 << 10
 _OF_THE_CONNECTION = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-authorization")
 )
+_OUR_KEY = re.compile(rb"e2b_[0-9a-f]{40}")
+_KEY_LINE = re.compile(rb"(?im)^(?:x-api-key|authorization):[^\r\n]*e2b_[0-9a-f]{40}[^\r\n]*\r\n")
+_OWN_ORIGIN = "sandbox allow-scripts allow-forms allow-popups allow-downloads"
+"""What a sandbox answers under a path of ours is no page of ours: it must not read what is typed into one."""
 _HOST = re.compile(r"(\d{1,5})-([a-z2-7]{12})(?:\.|:|$)")
 _PATH = re.compile(r"/v1/sandboxes/([a-z2-7]{12})/ports/(\d{1,5})(/.*|)$", re.DOTALL)
 
@@ -85,6 +89,8 @@ class Ports:
             if target is not None:
                 scope["route"] = _Route
                 response = await self._forward(Request(scope, receive), *target)
+                if not _HOST.match(host):
+                    response.headers["Content-Security-Policy"] = _OWN_ORIGIN
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -132,7 +138,12 @@ class _Exchange:
 
     async def run(self, request: Request, path: str) -> Response:
         """Sends the request; answers once the head of the answer is there."""
-        headers = [(name, value) for name, value in request.headers.raw if name not in _OF_THE_CONNECTION and name != b"x-forwarded-for"]
+        headers = [
+            (name, value)
+            for name, value in request.headers.raw
+            # Keys of ours are not for the programs inside.
+            if name not in _OF_THE_CONNECTION and name != b"x-forwarded-for" and not _OUR_KEY.search(value)
+        ]
         if request.client:
             headers.append((b"x-forwarded-for", request.client.host.encode()))
         if "content-length" not in request.headers and "transfer-encoding" in request.headers:
@@ -235,7 +246,7 @@ class Tunnel(asyncio.Protocol):
         assert self._transport is not None
         inside, _ = await loop.create_connection(lambda: _Inside(self._transport), sock=connection)  # type: ignore[arg-type]
         first = b" ".join((method, (inner + mark + query).encode("latin-1"), version)) + b"\r\n"
-        inside.write(first + rest + bytes(self._early[len(head) :]))
+        inside.write(first + _KEY_LINE.sub(b"", rest) + bytes(self._early[len(head) :]))
         self._early.clear()
         self._inside = inside
         if self._transport.is_closing():

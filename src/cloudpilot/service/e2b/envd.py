@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import hmac
 import mimetypes
-import os
 import posixpath
 import stat
 import tempfile
@@ -584,12 +583,7 @@ async def upload(request: Request) -> Response:
 
 async def _write(agent: Agent, given: str, user: str | None, descriptor: int) -> Message:
     path, who = await agent.place(given, user)
-    # The sandbox gets a descriptor that can only be read.
-    readable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        await agent.write_file(path, who, readable)
-    finally:
-        os.close(readable)
+    await agent.write_file(path, who, descriptor)
     return {"name": posixpath.basename(path), "type": "file", "path": path}
 
 
