@@ -94,6 +94,13 @@ static inline void nap(int milliseconds) {
         ;
 }
 
+/* Waits until something is so, but not for ever: a busy machine must not decide a case. */
+#define UNTIL(condition)                                \
+    do {                                                \
+        for (int i_ = 0; i_ < 2000 && !(condition); i_++) \
+            nap(2);                                     \
+    } while (0)
+
 static inline long long now_ms(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);

@@ -594,7 +594,7 @@ static void locks(void) {
     }
     char byte;
     read(ready[0], &byte, 1);
-    nap(50);
+    nap(300);
     ERR("deadlock", fcntl(one, F_SETLKW, &second), EDEADLK);
     first.l_type = F_UNLCK;
     fcntl(one, F_SETLK, &first);

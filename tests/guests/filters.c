@@ -23,8 +23,9 @@ static void trap(int signal, siginfo_t *info, void *context) {
     code = info->si_code;
 }
 
-static void *other_thread(void *wait) {
-    nap((long)wait);
+static volatile int is_installed;
+static void *other_thread(void *unused) {
+    UNTIL(is_installed);
     errno = 0;
     long result = syscall(SYS_getppid);
     return (void *)(result == -1 ? (long)errno : 0);
@@ -119,10 +120,10 @@ int main(void) {
     CHILD(status, {
         pthread_t t;
         void *result;
-        pthread_create(&t, NULL, other_thread, (void *)80L);
-        nap(20);
+        pthread_create(&t, NULL, other_thread, NULL);
         if (INSTALL(SECCOMP_FILTER_FLAG_TSYNC, LOAD(nr), FOR(SYS_getppid, SECCOMP_RET_ERRNO | 44), ANSWER(SECCOMP_RET_ALLOW)))
             _exit(1);
+        is_installed = 1;
         pthread_join(t, &result);
         _exit((long)result);
     });

@@ -41,7 +41,7 @@ static void plain(void) {
     pthread_t threads[4];
     for (int i = 0; i < 4; i++)
         pthread_create(&threads[i], NULL, waiter, (void *)FUTEX_PRIVATE_FLAG);
-    nap(50);
+    nap(300);
     EQ("shared wake finds no private waiter", futex(&word2, FUTEX_WAKE, 10, NULL, NULL, 0), 0);
     EQ("wake one", futex(&word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0), 1);
     EQ("requeue", futex(&word, FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)1, &word2, 0), 2);
@@ -54,7 +54,7 @@ static void plain(void) {
     EQ("all woken", woken, 4);
     use_bits = 2;
     pthread_create(&threads[0], NULL, waiter, NULL);
-    nap(50);
+    nap(200);
     EQ("other bits", futex(&word, FUTEX_WAKE_BITSET, 1, NULL, NULL, 5), 0);
     EQ("own bits", futex(&word, FUTEX_WAKE_BITSET, 1, NULL, NULL, 6), 1);
     pthread_join(threads[0], NULL);
@@ -72,7 +72,7 @@ static void plain(void) {
         futex(shared, FUTEX_WAIT, 0, NULL, NULL, 0);
         _exit(*shared);
     }
-    nap(50);
+    nap(200);
     *shared = 9;
     EQ("wake of a process", futex(shared, FUTEX_WAKE, 1, NULL, NULL, 0), 1);
     int status;
@@ -83,8 +83,8 @@ static void plain(void) {
 struct waitv { uint64_t value, address; uint32_t flags, reserved; };
 
 static void *wake_later(void *address) {
-    nap(50);
-    futex(address, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    /* Until the waiter was there to be woken. */
+    UNTIL(futex(address, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0) == 1);
     return NULL;
 }
 
@@ -117,10 +117,19 @@ static void *die_with_mutex(void *unused) {
     return NULL;
 }
 
-static void *hold_mutex(void *milliseconds) {
+static volatile int is_held, let_go;
+static void *hold_mutex(void *unused) {
     pthread_mutex_lock(&mutex);
-    nap((long)milliseconds);
+    is_held = 1;
+    while (!let_go)
+        nap(2);
     pthread_mutex_unlock(&mutex);
+    return NULL;
+}
+
+static void *let_go_later(void *unused) {
+    nap(50);
+    let_go = 1;
     return NULL;
 }
 
@@ -142,8 +151,10 @@ static void robust(int protocol, const char *prefix) {
     EQ(name, pthread_mutex_lock(&mutex), 0);
     sprintf(name, "%s try", prefix);
     pthread_mutex_unlock(&mutex);
-    pthread_create(&thread, NULL, hold_mutex, (void *)150L);
-    nap(50);
+    pthread_t other;
+    is_held = let_go = 0;
+    pthread_create(&thread, NULL, hold_mutex, NULL);
+    UNTIL(is_held);
     EQ(name, pthread_mutex_trylock(&mutex), EBUSY);
     struct timespec at;
     clock_gettime(CLOCK_REALTIME, &at);
@@ -153,9 +164,11 @@ static void robust(int protocol, const char *prefix) {
     sprintf(name, "%s timed", prefix);
     EQ(name, pthread_mutex_timedlock(&mutex, &at), ETIMEDOUT);
     sprintf(name, "%s waited", prefix);
+    pthread_create(&other, NULL, let_go_later, NULL);
     EQ(name, pthread_mutex_lock(&mutex), 0);
     pthread_mutex_unlock(&mutex);
     pthread_join(thread, NULL);
+    pthread_join(other, NULL);
     pthread_mutex_destroy(&mutex);
 }
 
@@ -217,7 +230,7 @@ static void requeue_inheritance(void) {
     pthread_t threads[3];
     for (int i = 0; i < 3; i++)
         pthread_create(&threads[i], NULL, requeued, NULL);
-    nap(60);
+    nap(300);
     futex(&target_lock, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0);
     condition = 1;
     EQ("requeue pi", futex(&condition, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, (void *)10, &target_lock, 1), 3);

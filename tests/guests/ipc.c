@@ -136,7 +136,7 @@ static void semaphores(void) {
     pid_t child = fork();
     if (child == 0)
         _exit(op(id, 1, -1, 0) ? errno : 0);
-    nap(60);
+    UNTIL(semctl(id, 1, GETNCNT) == 1);
     EQ("waiters", semctl(id, 1, GETNCNT), 1);
     OK("give", op(id, 1, 1, 0));
     waitpid(child, &status, 0);
@@ -146,7 +146,7 @@ static void semaphores(void) {
     child = fork();
     if (child == 0)
         _exit(op(id, 0, 0, 0) ? errno : 0);
-    nap(60);
+    UNTIL(semctl(id, 0, GETZCNT) == 1);
     EQ("waiters for zero", semctl(id, 0, GETZCNT), 1);
     op(id, 0, -1, 0);
     waitpid(child, &status, 0);
@@ -159,7 +159,7 @@ static void semaphores(void) {
     child = fork();
     if (child == 0)
         _exit(op(id, 1, -1, 0) ? errno : 0);
-    nap(60);
+    UNTIL(semctl(id, 1, GETNCNT) == 1);
     OK("remove", semctl(id, 0, IPC_RMID));
     waitpid(child, &status, 0);
     EQ("waiter hears of it", status, EIDRM << 8);
@@ -218,7 +218,7 @@ static void messages(void) {
     child = fork();
     if (child == 0)
         _exit(msgsnd(id, &large, 1, 0) ? errno : 0);
-    nap(50);
+    nap(300);
     OK("remove", msgctl(id, IPC_RMID, NULL));
     waitpid(child, &status, 0);
     EQ("sender hears of it", status, EIDRM << 8);

@@ -77,7 +77,8 @@ static void waiting(void) {
     if (child == 0) {
         pid_t grandchild = fork();
         if (grandchild == 0) {
-            nap(100);
+            pid_t middle = getppid();
+            UNTIL(getppid() != middle);
             pid_t parent = getppid();
             write(pipes[1], &parent, sizeof parent);
             _exit(9);
@@ -118,8 +119,8 @@ static void *sleeper(void *unused) {
         pause();
 }
 
-static void *leaver(void *unused) {
-    nap(50);
+static void *leaver(void *milliseconds) {
+    nap((long)milliseconds);
     exit(6);
 }
 
@@ -177,7 +178,7 @@ static void making(void) {
     ERR("pidfd_getfd bad", syscall(SYS_pidfd_getfd, pidfd, 200, 0), EBADF);
     ERR("pidfd_getfd flags", syscall(SYS_pidfd_getfd, pidfd, 0, 1), EINVAL);
     close(pidfd);
-    CHILD(status, pthread_t t; pthread_create(&t, NULL, leaver, NULL); sleeper(NULL));
+    CHILD(status, pthread_t t; pthread_create(&t, NULL, leaver, (void *)50L); sleeper(NULL));
     EQ("exit by a thread", status, 6 << 8);
     CHILD(status, pthread_t t; pthread_create(&t, NULL, execer, NULL); sleeper(NULL));
     EQ("exec by a thread", status, 11 << 8);
@@ -188,7 +189,7 @@ static void leader_leaves(void) {
     pid_t child = fork();
     if (child == 0) {
         pthread_t thread;
-        pthread_create(&thread, NULL, leaver, NULL);
+        pthread_create(&thread, NULL, leaver, (void *)600L);
         syscall(SYS_exit, 3);
     }
     nap(10);
@@ -297,7 +298,7 @@ static void groups(void) {
         execl("/bin/sleep", "sleep", "5", NULL);
         _exit(1);
     }
-    nap(150);
+    UNTIL(setpgid(child, child) == -1);
     ERR("setpgid after exec", setpgid(child, child), EACCES);
     kill(child, SIGKILL);
     waitpid(child, &status, 0);

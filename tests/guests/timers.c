@@ -163,7 +163,7 @@ static void posix_timers(void) {
     spec = (struct itimerspec){{0, 0}, {5, 0}};
     timer_settime(timer, 0, &spec, NULL);
     timer_gettime(timer, &old);
-    YES("silent timer runs", old.it_value.tv_sec == 4);
+    YES("silent timer runs", old.it_value.tv_sec >= 1 && old.it_value.tv_sec < 5);
     timer_delete(timer);
     event.sigev_notify = SIGEV_THREAD;
     event.sigev_notify_function = notify;

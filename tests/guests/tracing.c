@@ -142,15 +142,17 @@ int main(void) {
     trace(PTRACE_CONT, child, 0, 0);
     waitpid(child, &status, 0);
     EQ("end", status, (16 + 7) << 8);
+    volatile int *is_ready = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     fflush(stdout);
     child = fork();
     if (child == 0) {
         signal(SIGUSR1, count);
+        *is_ready = 1;
         while (!caught)
             ;
         _exit(9);
     }
-    nap(20);
+    UNTIL(*is_ready);
     OK("attach", trace(PTRACE_ATTACH, child, 0, 0));
     ERR("attach twice", trace(PTRACE_ATTACH, child, 0, 0), EPERM);
     EQ("stops", next(child), SIGSTOP);

@@ -166,10 +166,10 @@ static void control(void) {
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGWINCH, &action, NULL);
         write(master, "\003", 1);
-        nap(10);
+        UNTIL(signals == 1);
         EQ("interrupted", signals, 1);
         ioctl(master, TIOCSWINSZ, &(struct winsize){30, 90});
-        nap(10);
+        UNTIL(signals == 2);
         EQ("size signal", signals, 2);
         fflush(stdout);
         pid_t background = fork();
