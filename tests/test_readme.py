@@ -49,3 +49,12 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), (name, target)
+
+
+def test_what_is_said_to_be_missing_is() -> None:
+    table = (REPOSITORY / "docs/reference/system-calls.md").read_text()
+    (sentence,) = re.findall(r"There is no\s(.*?)\.\n", README, re.DOTALL)
+    for name in re.findall(r"`(\w+)`", sentence):
+        supports = re.findall(rf"\| `{name}\w*` \| (\w+) \|", table)
+        assert supports, name
+        assert set(supports) <= {"unsupported", "refused"}, name
