@@ -117,10 +117,15 @@ impl Machine for Guest {
         })
     }
 
-    fn accept(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure> {
+    fn listen(&self, port: u16) -> Result<(), Failure> {
         self.check_own_network()?;
-        let result = cloudpilot_kernel::net::join::accept(&self.kernel.net, port, host, over);
+        let result = cloudpilot_kernel::net::join::listen(&self.kernel.net, port);
         result.map_err(|errno| of_errno(format!("Cannot listen on port {port} in the sandbox"), errno))
+    }
+
+    fn accept(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure> {
+        let result = cloudpilot_kernel::net::join::accept(&self.kernel.net, port, host, over);
+        result.map_err(|errno| of_errno(format!("Nobody was served on port {port} in the sandbox"), errno))
     }
 
     fn processes(&self) -> Vec<Value> {

@@ -36,6 +36,8 @@ pub trait Machine: Send + Sync {
     fn resize(&self, pid: i32, rows: u16, columns: u16) -> Result<(), Errno>;
     /// Joins a stream socket of the host with a port inside; `over` is dropped once the connection has ended.
     fn connect(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure>;
+    /// Listens on a port inside for the outside, from now on.
+    fn listen(&self, port: u16) -> Result<(), Failure>;
     /// Waits for a program to connect to a port inside, and joins that connection likewise.
     fn accept(&self, port: u16, host: OwnedFd, over: Box<dyn Send>) -> Result<(), Failure>;
     /// Processes, for `pilot exec … ps` and the like.

@@ -31,8 +31,13 @@ pub fn join(net: &Net, port: u16, host: OwnedFd, when_over: Box<dyn Send>) -> Re
     start(guest, HostDescriptor::new(host), when_over)
 }
 
-/// Waits until a program connects to a port of the loopback interface, which nobody inside can listen on from the first call on, and joins that
-/// connection with a stream socket of the host. `ECONNABORTED` if the host hangs up before.
+/// Listens on a port of the loopback interface for the outside; programs inside can connect from now on, and nobody else can listen there.
+pub fn listen(net: &Net, port: u16) -> Result<(), Errno> {
+    listener(net, port).map(drop)
+}
+
+/// Waits until a program connects to a port of the loopback interface, [listening](listen) there if need be, and joins that connection with a
+/// stream socket of the host. `ECONNABORTED` if the host hangs up before.
 pub fn accept(net: &Net, port: u16, host: OwnedFd, when_over: Box<dyn Send>) -> Result<(), Errno> {
     let listener = listener(net, port)?;
     let host = HostDescriptor::new(host);

@@ -140,8 +140,26 @@ pub fn serve(connection: &Arc<Connection>, text: &[u8], descriptors: Vec<OwnedFd
                 .map(|()| json!({}))
                 .map_err(|errno| refused(&format!("Cannot resize the terminal of {pid}"), errno))
         }),
-        "connect" => return join(connection, &id, params, descriptors, |machine, port, host, over| machine.connect(port, host, over)),
-        "accept" => return join(connection, &id, params, descriptors, |machine, port, host, over| machine.accept(port, host, over)),
+        "connect" => {
+            return join(
+                connection,
+                &id,
+                params,
+                descriptors,
+                |_, _| Ok(()),
+                |machine, port, host, over| machine.connect(port, host, over),
+            );
+        }
+        "accept" => {
+            return join(
+                connection,
+                &id,
+                params,
+                descriptors,
+                |machine, port| machine.listen(port),
+                |machine, port, host, over| machine.accept(port, host, over),
+            );
+        }
         "processes" => Ok(Value::Array(machine.processes())),
         "stats" => Ok(machine.stats()),
         "shutdown" => {
@@ -156,13 +174,17 @@ pub fn serve(connection: &Arc<Connection>, text: &[u8], descriptors: Vec<OwnedFd
 /// How a host socket and a port inside come together.
 type Join = fn(&dyn Machine, u16, OwnedFd, Box<dyn Send>) -> Result<(), Failure>;
 
+/// What is done before anything else is, so that programs started by the next request find it done.
+type Before = fn(&dyn Machine, u16) -> Result<(), Failure>;
+
 /// Joins a host socket with a port inside. The other side may take its time, so it happens in a thread of its own.
-fn join(connection: &Arc<Connection>, id: &Value, params: Value, descriptors: Vec<OwnedFd>, how: Join) {
+fn join(connection: &Arc<Connection>, id: &Value, params: Value, descriptors: Vec<OwnedFd>, before: Before, how: Join) {
     let request = decode::<Port>(params).and_then(|Port { port }| {
         let host = descriptors.into_iter().next().ok_or_else(|| Failure::invalid("The request needs a descriptor of a stream socket"))?;
         let permit = Permit::take(&connection.server, |server| &server.joined, MOST_JOINED).ok_or_else(|| {
             Failure::new(Code::Limit, format!("The sandbox has {MOST_JOINED} connections to its ports already")).hint("close some")
         })?;
+        before(&*connection.server.machine, port)?;
         Ok((port, host, permit))
     });
     let (client, name) = (Arc::clone(connection), id.clone());
