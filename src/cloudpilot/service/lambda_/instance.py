@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import socket
 import time
 import uuid
@@ -15,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
+from cloudpilot.errors import SandboxException
+from cloudpilot.service.agent import settle
 from cloudpilot.service.failures import Failure
 from cloudpilot.service.processes import Output
 
 if TYPE_CHECKING:
+    from cloudpilot.engine.pending import Pending
     from cloudpilot.service.processes import Process
     from cloudpilot.service.sandboxes import Sandbox
 
@@ -74,13 +76,15 @@ class Instance:
         self.over = asyncio.Event()
         self.init_error: bytes | None = None
         self._log = bytearray()
+        self._reason = "without providing a reason"
         self._call: Call | None = None
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self, args: list[str], envs: dict[str, str]) -> None:
         """Starts the program."""
-        self._spawn(self._accept())
+        # Before the program, which may connect at once.
+        self._spawn(self._accept(*self._offer()))
         process = await self.sandbox.inside.start(args, envs=envs, cwd="/var/task")
         self._spawn(self._follow(process))
 
@@ -103,7 +107,7 @@ class Instance:
             over.cancel()
         if not call.result.done():
             if self.over.is_set():
-                message = f"RequestId: {call.id} Error: Runtime exited without providing a reason"
+                message = f"RequestId: {call.id} Error: Runtime exited {self._reason}"
                 call.settle("Unhandled", self.init_error or problem("Runtime.ExitError", message))
             else:
                 # Whatever it does now is for nobody.
@@ -135,27 +139,37 @@ class Instance:
                 if isinstance(item, Output):
                     self._log += item.data
                     del self._log[:-_MOST_LOG]
-        except Failure:
-            pass  # The sandbox is gone.
+                else:
+                    self._reason = f"with error: {item.status}" if item.error else "without providing a reason"
+        except Failure as failure:
+            self._reason = f"with error: {failure.message}"
         self.end()
 
     # The runtime interface.
 
-    async def _accept(self) -> None:
-        agent = self.sandbox.inside
-        while not self.over.is_set():
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            ours.setblocking(False)
+    def _offer(self) -> tuple[socket.socket, Pending[Any]]:
+        """Offers a connection to whoever connects inside next; the port is open once the sandbox reads its next request."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        try:
+            return ours, self.sandbox.inside.client.call("accept", {"port": PORT}, [theirs.fileno()], None)
+        finally:
+            theirs.close()
+
+    async def _accept(self, ours: socket.socket, pending: Pending[Any]) -> None:
+        while True:
             try:
-                try:
-                    pending = agent.call("accept", {"port": PORT}, [os.dup(theirs.fileno())], None)
-                finally:
-                    theirs.close()
-                await pending
-            except BaseException:
+                await settle(pending)
+            except BaseException as error:
                 ours.close()
+                if isinstance(error, SandboxException):
+                    return  # It has ended, which its program's follower tells.
                 raise
             self._spawn(self._talk(ours))
+            try:
+                ours, pending = self._offer()
+            except Failure:
+                return
 
     async def _talk(self, connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection)
