@@ -263,8 +263,8 @@ def test_overwriting_what_the_kernel_shares_with_threads(pilot: Pilot, guests: P
         "--memory", "512m", "--timeout", str(duration + 25), "-v", f"{guests}:/guests:ro", "--", "/guests/context", duration,
         timeout=duration + 50,
     )  # fmt: skip
-    if result.returncode != 124:
-        assert result.returncode in (0, 125, 137, 139, 159), result
+    # Not 124: what a guest does to its own threads must not make them unkillable.
+    assert result.returncode in (0, 125, 137, 139, 159), result
 
 
 def test_the_stubs_own_system_calls_do_not_reach_the_host(pilot: Pilot, guests: Path, secret: Path) -> None:
