@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Pilot
+from harness import Pilot
 
 pytestmark = pytest.mark.timeout(180)
 
