@@ -114,6 +114,13 @@ pub fn find(kernel: &Kernel, id: i32) -> Result<Arc<Segment>, Errno> {
     if segment.settle(kernel) { Err(Errno::EINVAL) } else { Ok(segment) }
 }
 
+/// A process ended: removed segments that it was the last to have attached give their memory back.
+pub fn process_exits(kernel: &Kernel) {
+    for (_, segment) in kernel.ipc.segments.all() {
+        segment.settle(kernel);
+    }
+}
+
 /// The file of one attachment.
 pub struct Attachment(Arc<Segment>);
 

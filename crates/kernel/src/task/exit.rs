@@ -175,6 +175,7 @@ fn finish_process(task: &Arc<Task>) {
     process.timers.lock().clear();
     *process.enforcement.lock() = None;
     crate::ipc::semaphores::process_exits(kernel, process.pid);
+    crate::ipc::shared_memory::process_exits(kernel);
     ptrace::tracer_ends(process);
     crate::tty::disassociate(kernel, process);
     let (status, children, parent, exit_signal, group) = {

@@ -277,7 +277,8 @@ impl Task {
             return;
         }
         self.interrupter.lock().interrupt();
-        while self.guest_since.load(Ordering::SeqCst) == stay {
+        // Whoever is to end leaves the guest for good: that is as good as a barrier.
+        while self.guest_since.load(Ordering::SeqCst) == stay && !self.work().contains(Work::EXIT) {
             std::thread::yield_now();
         }
     }
