@@ -177,6 +177,11 @@ fn finish_process(task: &Arc<Task>) {
     crate::ipc::semaphores::process_exits(kernel, process.pid);
     crate::ipc::shared_memory::process_exits(kernel);
     ptrace::tracer_ends(process);
+    if kernel.exits.is_expected(process.pid)
+        && let Some(terminal) = process.terminal.lock().clone()
+    {
+        terminal.wait_until_shown();
+    }
     crate::tty::disassociate(kernel, process);
     let (status, children, parent, exit_signal, group) = {
         let mut family = process.family.lock();

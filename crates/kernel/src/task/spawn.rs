@@ -65,6 +65,11 @@ impl Exits {
         self.0.lock().insert(pid, Watch::Unasked(None));
     }
 
+    /// Whether it was started from outside.
+    pub fn is_expected(&self, pid: i32) -> bool {
+        self.0.lock().contains_key(&pid)
+    }
+
     fn forget(&self, pid: i32) {
         self.0.lock().remove(&pid);
     }

@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::{Errno, raw};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -34,12 +35,14 @@ pub fn start(kernel: &Arc<Kernel>, input: OwnedFd, output: OwnedFd, rows: u16, c
 /// Starts the thread that joins a terminal with host descriptors.
 pub(super) fn join(tty: Arc<super::Tty>, input: OwnedFd, output: OwnedFd) -> Result<(), Errno> {
     let wake = Arc::new(Bell { eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|_| Errno::EMFILE)? });
+    tty.bridged.store(true, Ordering::SeqCst);
     let master = Master::new(tty);
     let waiter = master.readiness_queue().register(PollEvents::all(), wake.clone());
     let bridge = Bridge { master, wake, input: Some(input), output, typed: Vec::new(), shown: Vec::new() };
     let started = std::thread::Builder::new().name("terminal".into()).stack_size(STACK_BYTES).spawn(move || {
         let mut bridge = bridge;
         bridge.run();
+        bridge.master.tty().bridged.store(false, Ordering::SeqCst);
         bridge.master.readiness_queue().unregister(waiter);
     });
     started.map(|_| ()).map_err(|_| Errno::EAGAIN)
@@ -101,7 +104,14 @@ impl Bridge {
     /// Takes output; true once the terminal has no programs left.
     fn show_more(&mut self) -> bool {
         if self.shown.is_empty() {
-            match self.master.take_output(PIECE) {
+            // Before the output leaves the terminal: whoever looks must find it in one place or the other.
+            let in_transit = &self.master.tty().in_transit;
+            in_transit.store(true, Ordering::SeqCst);
+            let taken = self.master.take_output(PIECE);
+            if !matches!(&taken, Ok(bytes) if !bytes.is_empty()) {
+                in_transit.store(false, Ordering::SeqCst);
+            }
+            match taken {
                 Ok(bytes) => self.shown = bytes,
                 Err(errno) => return errno == Errno::EIO,
             }
@@ -158,6 +168,9 @@ impl Bridge {
         match rustix::io::write(&self.output, &self.shown) {
             Ok(count) => {
                 self.shown.drain(..count);
+                if self.shown.is_empty() {
+                    self.master.tty().in_transit.store(false, Ordering::SeqCst);
+                }
                 true
             }
             Err(HostErrno::INTR | HostErrno::AGAIN) => true,

@@ -25,6 +25,11 @@ impl Master {
         Self { tty }
     }
 
+    /// The terminal.
+    pub(super) fn tty(&self) -> &Tty {
+        &self.tty
+    }
+
     /// Takes up to `limit` bytes of output. `EIO` once the last slave is closed and nothing is left.
     pub fn take_output(&self, limit: usize) -> Result<Vec<u8>, Errno> {
         let mut bytes = Vec::new();

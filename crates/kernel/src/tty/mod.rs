@@ -14,7 +14,9 @@ pub mod termios;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytemuck::Zeroable;
 use cloudpilot_abi::types::Siginfo;
@@ -91,6 +93,10 @@ pub struct Tty {
     master_queue: WaitQueue,
     /// Readiness of the slave.
     slave_queue: WaitQueue,
+    /// A bridge to the host is there.
+    bridged: AtomicBool,
+    /// That bridge holds output that the host has not taken yet.
+    in_transit: AtomicBool,
 }
 
 struct State {
@@ -162,6 +168,8 @@ impl Tty {
             state: Mutex::new(State::new()),
             master_queue: WaitQueue::new(),
             slave_queue: WaitQueue::new(),
+            bridged: AtomicBool::new(false),
+            in_transit: AtomicBool::new(false),
         })
     }
 
@@ -173,6 +181,22 @@ impl Tty {
     /// The foreground group; 0 if there is none.
     pub fn foreground_group(&self) -> i32 {
         self.state.lock().foreground
+    }
+
+    /// Waits, though not for ever, until a bridge has handed all output to the host: what a program showed last must not come after the news of
+    /// its end. Returns at once for terminals without a bridge.
+    pub fn wait_until_shown(&self) {
+        /// A host that takes nothing for so long has lost interest.
+        const PATIENCE: u32 = 1000;
+        const PAUSE: Duration = Duration::from_millis(1);
+        for _ in 0..PATIENCE {
+            // In this order: what is no longer here is in transit, or was shown.
+            let waits = !self.state.lock().discipline.output.is_empty();
+            if !self.bridged.load(Ordering::SeqCst) || !waits && !self.in_transit.load(Ordering::SeqCst) {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// The window's size.
