@@ -99,6 +99,7 @@ class Process:
         terminal: Whether it has a terminal.
         stdin: Our end of its standard input.
         readers: Our ends of its outputs, by descriptor.
+        out_of_time: Whether it is killed because its time was up.
     """
 
     config: dict[str, Any]
@@ -106,6 +107,7 @@ class Process:
     terminal: bool
     stdin: int | None
     readers: dict[int, str]
+    out_of_time: bool = False
     pid: int = 0
     started: float = field(default_factory=time.time)
     listeners: weakref.WeakSet[Listener] = field(default_factory=weakref.WeakSet)

@@ -165,7 +165,7 @@ async def _timed(items: AsyncIterator[Output | End], interval: float, deadline: 
                     return
                 task = None
             elif deadline is not None and time.monotonic() >= deadline:
-                raise Failure(Kind.TIMEOUT, "The time of the stream was up", remedy="give a longer `timeout`, or 0 for none")
+                raise _out_of_time()
             else:
                 yield None
     finally:
@@ -183,7 +183,12 @@ def _interval(request: Request) -> float:
 
 def _give_up(agent: Agent, process: Process) -> None:
     if agent.processes.get(process.pid) is process:
+        process.out_of_time = True
         agent.kill_soon(process.pid)
+
+
+def _out_of_time() -> Failure:
+    return Failure(Kind.TIMEOUT, "The time of the stream was up", remedy="give a longer `timeout`, or 0 for none")
 
 
 async def _follow(request: Request, process: Process, items: AsyncIterator[Output | End], seconds: float | None) -> AsyncIterator[bytes]:
@@ -194,6 +199,9 @@ async def _follow(request: Request, process: Process, items: AsyncIterator[Outpu
             yield _event("keepalive", {})
         elif isinstance(item, Output):
             yield _data(item)
+        elif process.out_of_time:
+            # Its end may be seen before the stream's own deadline; what matters to the caller is why it ended.
+            raise _out_of_time()
         else:
             yield _end_event(item)
 
