@@ -15,6 +15,7 @@ build:  ## Leave the package in .venv, with .venv/bin/pilot
 
 test: build  ## Everything but the soak
 	@.ci/need gcc libc6-dev make git perl python3 python3-venv sqlite3 gzip xz-utils zstd procps
+	cargo test -q --locked --workspace
 	$(PYTEST) -n 2 -m "not soak"
 
 soak: build  ## Hostile programs for minutes rather than seconds
