@@ -1,32 +1,11 @@
 /* System V shared memory, semaphores and message queues; POSIX message queues. */
 #include "case.h"
+#include "pages.h"
 #include <mqueue.h>
-#include <setjmp.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
-
-#define PAGE 4096
-static sigjmp_buf back;
-static void fault(int number) {
-    siglongjmp(back, number);
-}
-
-/* The signal that touching a byte raises, or 0. */
-static int touch(volatile char *at, int write) {
-    int number = sigsetjmp(back, 1);
-    if (!number) {
-        char byte = *at;
-        if (write)
-            *at = byte;
-    }
-    return number;
-}
-
-static void *map(size_t pages, int protection, int flags, int fd, off_t offset) {
-    return mmap(NULL, pages * PAGE, protection, flags, fd, offset);
-}
 
 static void segments(void) {
     int id = shmget(IPC_PRIVATE, 3 * PAGE, IPC_CREAT | 0600);

@@ -1,27 +1,6 @@
 /* Memory: mapping, protection, moving, advice, locking. */
 #include "case.h"
-#include <setjmp.h>
-
-#define PAGE 4096
-static sigjmp_buf back;
-static void fault(int number) {
-    siglongjmp(back, number);
-}
-
-/* The signal that touching a byte raises, or 0. */
-static int touch(volatile char *at, int write) {
-    int number = sigsetjmp(back, 1);
-    if (!number) {
-        char byte = *at;
-        if (write)
-            *at = byte;
-    }
-    return number;
-}
-
-static void *map(size_t pages, int protection, int flags, int fd, off_t offset) {
-    return mmap(NULL, pages * PAGE, protection, flags, fd, offset);
-}
+#include "pages.h"
 
 static void mapping(void) {
     ERR("no length", (long)mmap(NULL, 0, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), EINVAL);

@@ -71,7 +71,6 @@ impl Kernel {
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
         crate::host::note_limit();
         let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace } = config;
-        Systrap::reserve().map_err(|error| BootError::Host("place the stub's code", error))?;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;
         let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso())
             .map_err(|error| BootError::Host("start the first stub", error))?;

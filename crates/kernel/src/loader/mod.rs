@@ -120,7 +120,7 @@ pub fn prepare(task: &Arc<Task>, request: Request) -> Result<Program, Errno> {
 fn open_interpreter(walk: &Walk<'_>, path: &[u8]) -> Result<(Arc<File>, elf::Image), Errno> {
     let file = open_program(walk, path, 0)?;
     let head = read_at(&file, 0, HEAD_SIZE)?;
-    let image = elf::Image::parse(&file, &head).map_err(|errno| if errno == Errno::ENOEXEC { Errno(80) } else { errno })?;
+    let image = elf::Image::parse(&file, &head).map_err(|errno| if errno == Errno::ENOEXEC { Errno::ELIBBAD } else { errno })?;
     Ok((file, image))
 }
 

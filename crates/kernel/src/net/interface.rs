@@ -89,6 +89,16 @@ fn name(request: &[u8]) -> &[u8] {
     request[..NAME_SIZE].split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
+/// `ioctl(2)` on a socket of datagrams: `FIONREAD` is the length of the next one, and nothing ever waits to be sent.
+pub fn datagram_ioctl(task: &Arc<Task>, request: u32, argument: u64, next_length: impl FnOnce() -> usize) -> Result<usize, Errno> {
+    let length = match request {
+        raw_ioctl::FIONREAD => next_length(),
+        raw_ioctl::TIOCOUTQ => 0,
+        _ => return ioctl(task, request, argument),
+    };
+    task.write(argument, &(length as i32)).map(|()| 0)
+}
+
 /// Requests about interfaces, for sockets of every family; `ENOTTY` for all others.
 pub fn ioctl(task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
     // All of them, and only they, lie in this range.

@@ -14,15 +14,8 @@ use super::slots::Slots;
 use super::stub;
 use super::thread::SystrapThread;
 
-/// Whether the stub's page is there.
-static MAPPED: parking_lot::Mutex<bool> = parking_lot::Mutex::new(false);
-
-/// Maps the stub's page where every stub will inherit it, at the first call.
+/// Maps the stub's page where every stub will inherit it.
 pub fn map_stub_code() -> io::Result<()> {
-    let mut mapped = MAPPED.lock();
-    if *mapped {
-        return Ok(());
-    }
     let address = STUB_CODE as *mut c_void;
     let size = STUB_CODE_SIZE as usize;
     // SAFETY: the address lies where neither the program nor the host's allocator puts anything; NOREPLACE refuses if one did.
@@ -34,7 +27,6 @@ pub fn map_stub_code() -> io::Result<()> {
         std::ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len());
         rustix::mm::mprotect(page, size, MprotectFlags::READ | MprotectFlags::EXEC)?;
     }
-    *mapped = true;
     Ok(())
 }
 

@@ -45,12 +45,6 @@ pub struct Systrap {
 }
 
 impl Systrap {
-    /// Takes the address of the stub's page. Call before anything large is mapped: the host places mappings at random, and a window of many
-    /// gigabytes hits that address once in a few starts.
-    pub fn reserve() -> io::Result<()> {
-        birth::map_stub_code()
-    }
-
     /// Prepares the stub's page and the first stub. Call before other threads exist and before the kernel process installs its own filter.
     /// `vdso` comes from [`find_vdso`].
     pub fn new(memory: i32, vdso: Option<&HostVdso>) -> io::Result<Self> {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
-use cloudpilot_abi::{Errno, raw_ioctl, raw_net};
+use cloudpilot_abi::{Errno, raw_net};
 use parking_lot::Mutex;
 
 use super::address::{self, Given};
@@ -333,12 +333,7 @@ impl Socket for UdpSocket {
     }
 
     fn ioctl(&self, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
-        let length = match request {
-            raw_ioctl::FIONREAD => self.inbox.next_length(),
-            raw_ioctl::TIOCOUTQ => 0,
-            _ => return interface::ioctl(task, request, argument),
-        };
-        task.write(argument, &(length as i32)).map(|()| 0)
+        interface::datagram_ioctl(task, request, argument, || self.inbox.next_length())
     }
 
     fn close(&self) {
