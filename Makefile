@@ -23,7 +23,7 @@ soak: build  ## Hostile programs for minutes rather than seconds
 	$(PYTEST) -m soak
 
 bench: build  ## Measure, beside the peers
-	.venv/bin/python -m bench
+	.venv/bin/python -m bench --csv target/bench
 
 lint: build  ## ruff, mypy, rustfmt, clippy
 	.venv/bin/ruff check -q . && .venv/bin/ruff format -q --check . && .venv/bin/mypy

@@ -8,10 +8,19 @@ import os
 import sys
 from pathlib import Path
 
-from bench import idle, memory, peers, roundtrips, sdk, start, work
+from bench import exchange, idle, memory, peers, roundtrips, sdk, servers, start, work
 from bench.ground import Ground
 
-TABLES = {"start": start, "memory": memory, "roundtrips": roundtrips, "idle": idle, "sdk": sdk, "work": work}
+TABLES = {
+    "start": start,
+    "memory": memory,
+    "roundtrips": roundtrips,
+    "exchange": exchange,
+    "idle": idle,
+    "sdk": sdk,
+    "work": work,
+    "servers": servers,
+}
 
 
 def machine() -> str:
@@ -26,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures cloudpilot beside its peers.")
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"which ones (all): {', '.join(TABLES)}")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--csv", type=Path, metavar="DIR", help="also write a CSV file a table into this directory")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.tables if name not in TABLES]
     if unknown:
@@ -39,6 +49,9 @@ def main() -> int:
             print(machine(), end="\n\n", flush=True)
         for name in arguments.tables or TABLES:
             tables[name] = TABLES[name].measure(everybody)
+            if arguments.csv:
+                arguments.csv.mkdir(parents=True, exist_ok=True)
+                (arguments.csv / f"{name}.csv").write_text(tables[name].as_csv())
             if not arguments.json:
                 print(tables[name].text(), end="\n\n", flush=True)
         if arguments.json:

@@ -13,6 +13,10 @@ GUESTS = Path(__file__).parent / "guests"
 DATA = "/data"
 """The file that guests read from."""
 DATA_SIZE = 1 << 20
+HOST_TREES = ("usr", "etc")
+"""What of the host's root a container sees that is to run the host's programs."""
+HOST_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+HOST_EMPTY = ("dev", "proc", "sys", "tmp", "run", "root", "var/log", "var/lib/nginx")
 
 
 class Ground:
@@ -34,6 +38,16 @@ class Ground:
         for source in sorted(GUESTS.glob("*.c")):
             compiled = self.root / "bin" / source.stem
             subprocess.run(["gcc", "-O2", "-static", "-o", str(compiled), str(source)], check=True, timeout=60)
+
+    def host_root(self) -> Path:
+        """A root for runtimes that mount the host's programs into it."""
+        root = self.path / "host-root"
+        if not root.exists():
+            for name in (*HOST_TREES, *HOST_EMPTY):
+                (root / name).mkdir(parents=True)
+            for name, target in HOST_LINKS.items():
+                (root / name).symlink_to(target)
+        return root
 
     def close(self) -> None:
         """Removes everything."""

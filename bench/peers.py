@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -12,8 +13,9 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bench.ground import HOST_TREES
 from bench.report import NATIVE, OURS, RUNC, RUNSC
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parent.parent
 PATIENCE = 60.0
 """Seconds that anything started here may take."""
+ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin", "HOME": "/tmp"}
+"""Of shells, so that all run the same programs."""
 _numbers = itertools.count(1)
 
 
@@ -32,16 +36,18 @@ class Launch:
     argv: list[str]
     undo: list[str] | None = None
     descriptors: list[int] = field(default_factory=list)
+    environment: dict[str, str] | None = None
 
-    def start(self, output: int | None = None) -> Running:
-        """Starts it without input; `output` is where its standard output goes, nowhere by default."""
+    def start(self, output: int | None = None, errors: int = 2) -> Running:
+        """Starts it without input; `output` is where its standard output goes, nowhere by default, and `errors` where its errors go."""
         null = os.open(os.devnull, os.O_RDWR)
         actions = [
             (os.POSIX_SPAWN_DUP2, null, 0),
             (os.POSIX_SPAWN_DUP2, null if output is None else output, 1),
+            (os.POSIX_SPAWN_DUP2, errors, 2),
         ]
         try:
-            pid = os.posix_spawnp(self.argv[0], self.argv, os.environ, file_actions=actions)
+            pid = os.posix_spawnp(self.argv[0], self.argv, {**os.environ, **(self.environment or {})}, file_actions=actions)
         finally:
             os.close(null)
             self.close()
@@ -133,6 +139,10 @@ class Peer:
         """Prepares a start of a program by its path in the root."""
         raise NotImplementedError
 
+    def launch_shell(self, script: str) -> Launch:
+        """Prepares a start of bash with the host's programs and [`ENVIRONMENT`] everywhere."""
+        raise NotImplementedError
+
     def path_of(self, path: str) -> str:
         """A path in the root as the program sees it."""
         return path
@@ -151,13 +161,19 @@ class Native(Peer):
         """The program from the root directory, with the host's libraries, which are the same."""
         return Launch([self.path_of(argv[0]), *argv[1:]])
 
+    def launch_shell(self, script: str) -> Launch:
+        """The host's own."""
+        return Launch(["bash", "-c", script], environment=ENVIRONMENT)
+
     def path_of(self, path: str) -> str:
         """The path on the host."""
         return str(self.ground.root / path.lstrip("/"))
 
 
 def our_binary() -> Path | None:
-    """Our binary as the package has it."""
+    """Our binary as the package has it, or the one that `CLOUDPILOT_SANDBOX_BINARY` names."""
+    if named := os.environ.get("CLOUDPILOT_SANDBOX_BINARY"):
+        return Path(named)
     package = importlib.util.find_spec("cloudpilot")
     for place in package.submodule_search_locations or [] if package else []:
         binary = Path(place) / "_bin" / "cloudpilot-sandbox"
@@ -177,14 +193,15 @@ class Cloudpilot(Peer):
 
     def launch(self, argv: list[str]) -> Launch:
         """What the Python package would start, without Python."""
+        return self._run(argv, {"PATH": "/bin"}, {"kind": "directory", "path": str(self.ground.root)})
+
+    def launch_shell(self, script: str) -> Launch:
+        """With the host's root, as it is by default."""
+        return self._run(["bash", "-c", script], ENVIRONMENT, {"kind": "host"})
+
+    def _run(self, argv: list[str], environment: dict[str, str], root: dict[str, str]) -> Launch:
         identity = f"bench-{os.getpid()}-{next(_numbers)}"
-        config = {
-            "id": identity,
-            "args": argv,
-            "env": {"PATH": "/bin"},
-            "root": {"kind": "directory", "path": str(self.ground.root)},
-            "state_dir": str(self.ground.path / "state" / identity),
-        }
+        config = {"id": identity, "args": argv, "env": environment, "root": root, "state_dir": str(self.ground.path / "state" / identity)}
         descriptor = os.memfd_create("config", 0)
         os.write(descriptor, json.dumps(config).encode())
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -206,14 +223,24 @@ class Runtime(Peer):
 
     def launch(self, argv: list[str]) -> Launch:
         """A bundle for the program, in the foreground."""
-        bundle = self.ground.path / f"{self.name}-{'-'.join(argv).replace('/', '_')}"
+        return self._run(argv, str(self.ground.root), {})
+
+    def launch_shell(self, script: str) -> Launch:
+        """Over a root that shows the host's programs."""
+        changes = {"env": [f"{name}={value}" for name, value in ENVIRONMENT.items()]}
+        return self._run(["bash", "-c", script], str(self.ground.host_root()), changes)
+
+    def _run(self, argv: list[str], root: str, changes: dict[str, list[str]]) -> Launch:
+        bundle = self.ground.path / f"{self.name}-{hashlib.sha256(repr(argv).encode()).hexdigest()[:16]}"
         if not bundle.exists():
             bundle.mkdir()
             subprocess.run([self.name, "spec"], cwd=bundle, check=True, capture_output=True, timeout=PATIENCE)
             file = bundle / "config.json"
             config = json.loads(file.read_text())
-            config["process"].update(terminal=False, args=argv)
-            config["root"]["path"] = str(self.ground.root)
+            config["process"].update(terminal=False, args=argv, **changes)
+            config["root"]["path"] = root
+            if changes:
+                _show_host(config)
             file.write_text(json.dumps(config))
         identity = f"bench-{os.getpid()}-{next(_numbers)}"
         common = [self.name, "--root", str(self.ground.path / f"{self.name}-state"), *self.options]
@@ -223,6 +250,27 @@ class Runtime(Peer):
         """Its version and options."""
         answer = subprocess.run([self.name, "--version"], capture_output=True, text=True, check=False, timeout=PATIENCE).stdout
         return " ".join([answer.splitlines()[0] if answer else self.name, *self.options])
+
+
+CAPABILITIES = {"CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"}
+"""What root needs to start a database as somebody else; our sandbox's root has them."""
+
+
+def _show_host(config: dict[str, Any]) -> None:
+    """Lets a bundle see the host's programs, and memory to work in."""
+    mounts = [mount for mount in config["mounts"] if mount["destination"] != "/sys/fs/cgroup"]
+    for mount in mounts:
+        if mount["destination"] == "/dev/shm":
+            mount["options"] = [option for option in mount["options"] if not option.startswith("size")]
+    mounts += [{"destination": f"/{name}", "type": "bind", "source": f"/{name}", "options": ["rbind", "ro"]} for name in HOST_TREES]
+    mounts += [
+        {"destination": place, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]}
+        for place in ("/tmp", "/var/log", "/var/lib/nginx")
+    ]
+    config["mounts"] = mounts
+    for kind, names in config["process"]["capabilities"].items():
+        if kind != "ambient":
+            config["process"]["capabilities"][kind] = sorted({*names, *CAPABILITIES})
 
 
 class Runc(Runtime):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +68,11 @@ class Row:
         margin = "" if ratio is None else f" ({ratio:.2g} times as good)" if met else f" ({1 / ratio:.2g} times too much)"
         return f"{wanted}: {'met' if met else 'MISSED'}{margin}"
 
+    def quotient(self, peer: str) -> float | None:
+        """Our number by a peer's, if both were measured."""
+        ours, other = self.cells.get(OURS, Cell()).value, self.cells.get(peer, Cell()).value
+        return ours / other if ours is not None and other else None
+
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         cells = {name: cell.value if cell.value is not None else {"reason": cell.reason} for name, cell in self.cells.items()}
@@ -105,3 +112,14 @@ class Table:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {"title": self.title, "rows": [row.as_json() for row in self.rows], "notes": self.notes}
+
+    def as_csv(self) -> str:
+        """For `--csv`: a line a row, a column a peer; what was not measured is empty."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["label", "unit", *PEERS, "wanted", "met"])
+        for row in self.rows:
+            wanted, _, met = row.target.judge(row) if row.target is not None else ("", None, None)
+            values = ["" if (value := row.cells.get(peer, Cell()).value) is None else f"{value:.6g}" for peer in PEERS]
+            writer.writerow([row.label, row.unit, *values, wanted, {True: "yes", False: "no", None: ""}[met]])
+        return text.getvalue()

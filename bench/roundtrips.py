@@ -1,51 +1,31 @@
-"""Table: what a system call costs the program, from `getppid` to reads of 4 KiB."""
+"""Table: what a system call costs the program that makes it, from `getppid` to `open`."""
 
 from __future__ import annotations
 
-import os
-import statistics
 from typing import TYPE_CHECKING
 
+from bench import guest_numbers
 from bench.ground import DATA
-from bench.report import RUNSC, Cell, Row, Table, Target
+from bench.report import Table, Target
 
 if TYPE_CHECKING:
     from bench.peers import Peer
 
 ROUNDS = 5
-LABELS = {"getppid": "getppid", "read_zero": "read 4 KiB, /dev/zero", "read_file": "pread 4 KiB, file of the root"}
-
-
-def once(peer: Peer) -> dict[str, float]:
-    """Nanoseconds of each call, by the guest's own clock."""
-    launch = peer.launch(["/bin/roundtrip", peer.path_of(DATA)])
-    read, write = os.pipe()
-    try:
-        running = launch.start(write)
-    finally:
-        os.close(write)
-    with os.fdopen(read) as pipe:
-        lines = pipe.read().split("\n")
-    status = running.wait()
-    if status != 0:
-        raise RuntimeError(f"{peer.name} ended with status {status}")
-    return {label: float(value) for label, value in (line.split() for line in lines if line)}
+MEMORY = "/dev/shm"
+"""A directory in memory that every peer has."""
+LABELS = {
+    "getppid": ("getppid", Target(limit=400)),
+    "read_zero": ("read 4 KiB, /dev/zero", None),
+    "read_file": ("pread 4 KiB, file of the root", None),
+    "read_memory": ("pread 4 KiB, file in memory", Target(limit=800)),
+    "write_memory": ("pwrite 4 KiB, file in memory", None),
+    "open_close": ("open and close", Target(limit=2000)),
+    "stat": ("stat", Target(limit=2000)),
+}
 
 
 def measure(peers: list[Peer]) -> Table:
     """Rounds in which each peer runs the guest once."""
-    results: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
-    for _ in range(ROUNDS):
-        for peer in peers:
-            if peer.reason is None:
-                results[peer.name].append(once(peer))
-    rows = []
-    for key, label in LABELS.items():
-        cells = {
-            peer.name: Cell(reason=peer.reason)
-            if peer.reason is not None
-            else Cell(statistics.median(result[key] for result in results[peer.name]))
-            for peer in peers
-        }
-        rows.append(Row(label, "ns", cells, Target(peer=RUNSC, times=8) if key == "getppid" else None))
-    return Table(f"Round trip of a system call, median of {ROUNDS} runs", rows)
+    arguments = {peer.name: ["/bin/roundtrip", peer.path_of(DATA), MEMORY] for peer in peers}
+    return Table(f"Round trip of a system call, median of {ROUNDS} runs", guest_numbers.rows(peers, arguments, LABELS, ROUNDS))
