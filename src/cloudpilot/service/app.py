@@ -16,12 +16,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloudpilot.functions.code import Codes
+from cloudpilot.functions.events import Events
+from cloudpilot.functions.pool import Pools
+from cloudpilot.functions.registry import Registry
 from cloudpilot.service import api, failures, proxy
 from cloudpilot.service.access import Access
 from cloudpilot.service.e2b import control, envd
 from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.lambda_ import api as lambda_api
-from cloudpilot.service.lambda_.functions import Functions
 from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.sandboxes import Sandboxes
 from cloudpilot.service.settings import Settings
@@ -116,9 +119,12 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         metrics.watch(sandboxes)
         adopted, lost = await sandboxes.adopt()
         log.info("started", extra={"adopted": adopted, "lost": lost})
-        app.state.functions = Functions(store, sandboxes, os.path.join(settings.data, "code"))
+        app.state.registry = Registry(store, Codes(os.path.join(settings.data, "code")))
+        app.state.pools = Pools(app.state.registry, sandboxes)
+        app.state.events = Events(app.state.registry, app.state.pools)
         yield
-        app.state.functions.close()
+        app.state.events.close()
+        app.state.pools.close()
         sandboxes.let_go()
 
     app = Starlette(

@@ -1,1 +1,1 @@
-"""AWS Lambda's API: functions are kept, and called inside sandboxes through Lambda's own runtime interface."""
+"""AWS Lambda's API in front of `cloudpilot.functions`: its paths, its signatures, its formats."""

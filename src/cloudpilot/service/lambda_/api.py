@@ -14,16 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cloudpilot.functions.code import LARGEST_ZIP
+from cloudpilot.functions.errors import FunctionError, invalid
+from cloudpilot.functions.records import Function
 from cloudpilot.service.failures import Failure
 from cloudpilot.service.http import body, reply
 from cloudpilot.service.lambda_ import sigv4
-from cloudpilot.service.lambda_.code import LARGEST_ZIP
-from cloudpilot.service.lambda_.errors import LambdaError, invalid
-from cloudpilot.service.lambda_.functions import Function, Functions
+from cloudpilot.service.lambda_.errors import error_reply
+from cloudpilot.service.lambda_.shapes import described
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from cloudpilot.functions.registry import Registry
     from cloudpilot.service.access import Caller
 
 LARGEST_PAYLOAD = 6 << 20
@@ -70,19 +73,19 @@ def _parse(model: type[Any], text: bytes) -> Any:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         kind = "InvalidRequestContentException" if first["type"] == "json_invalid" else "InvalidParameterValueException"
-        raise LambdaError(400, kind, f"{place}: {first['msg']}" if place else first["msg"]) from None
+        raise FunctionError(kind, f"{place}: {first['msg']}" if place else first["msg"]) from None
 
 
 def _name(text: str) -> str:
     found = _NAME.fullmatch(text)
     if found is None:
-        raise LambdaError(400, "ValidationException", f"`{text[:100]}` is not the name of a function")
+        raise FunctionError("ValidationException", f"`{text[:100]}` is not the name of a function")
     return found[1]
 
 
-def _functions(request: Request) -> Functions:
-    functions: Functions = request.app.state.functions
-    return functions
+def _registry(request: Request) -> Registry:
+    registry: Registry = request.app.state.registry
+    return registry
 
 
 def _changes(given: _Configuration) -> dict[str, Any]:
@@ -102,7 +105,7 @@ async def _unpacked(request: Request, zip_file: str | None) -> dict[str, Any]:
         archive = base64.b64decode(zip_file, validate=True)
     except (ValueError, binascii.Error):
         raise invalid("`ZipFile` is not base64") from None
-    digest = await anyio.to_thread.run_sync(_functions(request).codes.put, archive)
+    digest = await anyio.to_thread.run_sync(_registry(request).codes.put, archive)
     return {"digest": digest, "code_size": len(archive)}
 
 
@@ -114,36 +117,36 @@ async def _create(request: Request, caller: Caller, text: bytes) -> Response:
         raise invalid("Only the package type `Zip` is supported")
     if given.runtime is None or given.handler is None:
         raise invalid("`Runtime` and `Handler` are needed for functions of the package type `Zip`")
-    functions = _functions(request)
-    if any(each.name == name for each in functions.all(caller.project)):
-        raise LambdaError(409, "ResourceConflictException", f"Function already exist: {name}")
+    registry = _registry(request)
+    if any(each.name == name for each in registry.all(caller.project)):
+        raise FunctionError("ResourceConflictException", f"Function already exist: {name}")
     changes = {"role": "", **_changes(given), **await _unpacked(request, given.code.zip_file)}
-    function = functions.put(Function(name=name, project=caller.project, **changes))
+    function = registry.put(Function(name=name, project=caller.project, **changes))
     request.app.state.access.note(caller, "function.create", name)
-    return reply(function.described(), 201)
+    return reply(described(function), 201)
 
 
 async def _list(request: Request, caller: Caller, text: bytes) -> Response:
-    return reply({"Functions": [each.described() for each in _functions(request).all(caller.project)]})
+    return reply({"Functions": [described(each) for each in _registry(request).all(caller.project)]})
 
 
 def _one(request: Request, caller: Caller) -> Function:
-    return _functions(request).get(caller.project, _name(request.path_params["name"]))
+    return _registry(request).get(caller.project, _name(request.path_params["name"]))
 
 
 async def _get(request: Request, caller: Caller, text: bytes) -> Response:
     function = _one(request, caller)
-    return reply({"Configuration": function.described(), "Code": {"RepositoryType": "local"}, "Tags": {}})
+    return reply({"Configuration": described(function), "Code": {"RepositoryType": "local"}, "Tags": {}})
 
 
 async def _configuration(request: Request, caller: Caller, text: bytes) -> Response:
-    return reply(_one(request, caller).described())
+    return reply(described(_one(request, caller)))
 
 
 async def _delete(request: Request, caller: Caller, text: bytes) -> Response:
     caller.need("user")
     function = _one(request, caller)
-    _functions(request).remove(function)
+    _registry(request).remove(function)
     request.app.state.access.note(caller, "function.delete", function.name)
     return Response(status_code=204)
 
@@ -153,15 +156,15 @@ async def _update_code(request: Request, caller: Caller, text: bytes) -> Respons
     function = _one(request, caller)
     changes = await _unpacked(request, _parse(_Code, text).zip_file)
     request.app.state.access.note(caller, "function.code", function.name)
-    return reply(_functions(request).put(replace(function, **changes)).described())
+    return reply(described(_registry(request).put(replace(function, **changes))))
 
 
 async def _update_configuration(request: Request, caller: Caller, text: bytes) -> Response:
     caller.need("user")
     function = _one(request, caller)
-    changed = _functions(request).put(replace(function, **_changes(_parse(_Configuration, text))))
+    changed = _registry(request).put(replace(function, **_changes(_parse(_Configuration, text))))
     request.app.state.access.note(caller, "function.configuration", function.name)
-    return reply(changed.described())
+    return reply(described(changed))
 
 
 async def _invoke(request: Request, caller: Caller, text: bytes) -> Response:
@@ -172,20 +175,20 @@ async def _invoke(request: Request, caller: Caller, text: bytes) -> Response:
         raise invalid(f"The invocation type `{kind}` is none of RequestResponse, Event, DryRun")
     most = LARGEST_EVENT if kind == "Event" else LARGEST_PAYLOAD
     if len(text) > most:
-        raise LambdaError(413, "RequestTooLargeException", f"Request must be smaller than {most} bytes for the {kind} operation")
+        raise FunctionError("RequestTooLargeException", f"Request must be smaller than {most} bytes for the {kind} operation")
     _check_json(text)
     if kind == "DryRun":
         return Response(status_code=204)
     if kind == "Event":
-        number = _functions(request).accept(function, text or b"{}", caller)
+        number = request.app.state.events.accept(function, text or b"{}", caller.key_id)
         return Response(status_code=202, headers={"x-amzn-RequestId": number})
-    error, answer, tail = await _functions(request).invoke(function, text or b"{}")
-    headers = {"X-Amz-Executed-Version": "$LATEST"}
-    if error is not None:
-        headers["X-Amz-Function-Error"] = error
+    outcome = await request.app.state.pools.invoke(function, text or b"{}")
+    headers = {"X-Amz-Executed-Version": function.version}
+    if outcome.error is not None:
+        headers["X-Amz-Function-Error"] = outcome.error
     if request.headers.get("x-amz-log-type") == "Tail":
-        headers["X-Amz-Log-Result"] = tail.decode()
-    return Response(answer, 200, headers, "application/json")
+        headers["X-Amz-Log-Result"] = outcome.log_tail.decode()
+    return Response(outcome.answer, 200, headers, "application/json")
 
 
 def _check_json(text: bytes) -> None:
@@ -194,7 +197,7 @@ def _check_json(text: bytes) -> None:
     try:
         json.loads(text or b"{}")
     except (ValueError, RecursionError) as error:
-        raise LambdaError(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}") from None
+        raise FunctionError("InvalidRequestContentException", f"Could not parse request body into json: {error}") from None
 
 
 def _signed(handler: Callable[[Request, Caller, bytes], Awaitable[Response]], most: int) -> Callable[[Request], Awaitable[Response]]:
@@ -203,15 +206,15 @@ def _signed(handler: Callable[[Request, Caller, bytes], Awaitable[Response]], mo
             try:
                 text = await body(request, most)
             except Failure as failure:
-                raise LambdaError(413, "RequestTooLargeException", failure.message) from None
+                raise FunctionError("RequestTooLargeException", failure.message) from None
             caller = sigv4.verify(request, text, request.app.state.access)
             return await handler(request, caller, text)
-        except LambdaError as error:
-            return error.reply()
+        except FunctionError as error:
+            return error_reply(error)
         except Failure as failure:
-            return LambdaError(
-                failure.kind.status, "AccessDeniedException" if failure.kind.status == 403 else "ServiceException", failure.sentence()
-            ).reply()
+            return error_reply(
+                FunctionError("AccessDeniedException" if failure.kind.status == 403 else "ServiceException", failure.sentence())
+            )
 
     return serve
 

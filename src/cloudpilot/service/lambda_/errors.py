@@ -9,28 +9,32 @@ from cloudpilot.service.http import reply
 if TYPE_CHECKING:
     from starlette.responses import Response
 
+    from cloudpilot.functions.errors import FunctionError
 
-class LambdaError(Exception):
-    """A refusal.
-
-    Attributes:
-        status: HTTP's word for it.
-        kind: Lambda's.
-        message: What was refused and why.
-    """
-
-    def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-        self.message = message
-
-    def reply(self) -> Response:
-        """The answer."""
-        value = {"Type": "User" if self.status < 500 else "Service", "Message": self.message, "message": self.message}
-        return reply(value, self.status, {"X-Amzn-ErrorType": self.kind})
+_STATUS = {
+    "AccessDeniedException": 403,
+    "IncompleteSignatureException": 403,
+    "InvalidSignatureException": 403,
+    "MissingAuthenticationTokenException": 403,
+    "UnrecognizedClientException": 403,
+    "ResourceNotFoundException": 404,
+    "ResourceConflictException": 409,
+    "RequestTooLargeException": 413,
+    "TooManyRequestsException": 429,
+    "ServiceException": 500,
+}
+"""What HTTP calls them; all others are 400."""
 
 
-def invalid(message: str) -> LambdaError:
-    """A parameter that is not right."""
-    return LambdaError(400, "InvalidParameterValueException", message)
+def status_of(error: FunctionError) -> int:
+    """What HTTP calls it."""
+    return _STATUS.get(error.kind, 400)
+
+
+def error_reply(error: FunctionError) -> Response:
+    """The answer."""
+    status = status_of(error)
+    value = {"Type": "User" if status < 500 else "Service", "Message": error.message, "message": error.message}
+    if error.reason is not None:
+        value["Reason"] = error.reason
+    return reply(value, status, {"X-Amzn-ErrorType": error.kind})

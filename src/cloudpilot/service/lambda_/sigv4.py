@@ -9,7 +9,7 @@ import urllib.parse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cloudpilot.service.lambda_.errors import LambdaError
+from cloudpilot.functions.errors import FunctionError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,19 +28,19 @@ def verify(request: Request, body: bytes, access: Access) -> Caller:
     """Who signed a request."""
     text = request.headers.get("authorization")
     if not text:
-        raise LambdaError(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+        raise FunctionError("MissingAuthenticationTokenException", "Missing Authentication Token")
     found = _HEADER.fullmatch(text.strip())
     if found is None:
-        raise LambdaError(403, "IncompleteSignatureException", "The header `Authorization` is not a signature of version 4")
+        raise FunctionError("IncompleteSignatureException", "The header `Authorization` is not a signature of version 4")
     key_id, day, region, service, names, signature = found.groups()
     signed = names.split(";")
     stamp = request.headers.get("x-amz-date", "")
     _check_date(stamp, day)
     if "host" not in signed or "x-amz-date" not in signed:
-        raise LambdaError(403, "InvalidSignatureException", "The headers `host` and `x-amz-date` must be signed")
+        raise FunctionError("InvalidSignatureException", "The headers `host` and `x-amz-date` must be signed")
     credentials = access.aws_credentials(key_id)
     if credentials is None:
-        raise LambdaError(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
+        raise FunctionError("UnrecognizedClientException", "The security token included in the request is invalid.")
     caller, secret = credentials
     canonical = "\n".join(
         (
@@ -61,7 +61,7 @@ def verify(request: Request, body: bytes, access: Access) -> Caller:
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     if not hmac.compare_digest(hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest(), signature):
         message = "The request signature we calculated does not match the signature you provided. Check your secret access key."
-        raise LambdaError(403, "InvalidSignatureException", message)
+        raise FunctionError("InvalidSignatureException", message)
     return caller
 
 
@@ -69,11 +69,11 @@ def _check_date(stamp: str, day: str) -> None:
     try:
         when = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise LambdaError(403, "IncompleteSignatureException", "The header `X-Amz-Date` is missing or malformed") from None
+        raise FunctionError("IncompleteSignatureException", "The header `X-Amz-Date` is missing or malformed") from None
     now = datetime.now(UTC)
     if abs((now - when).total_seconds()) > PATIENCE or not stamp.startswith(day):
         message = f"Signature expired: {stamp} is not within {PATIENCE // 60} minutes of {now:%Y%m%dT%H%M%SZ}"
-        raise LambdaError(403, "InvalidSignatureException", message)
+        raise FunctionError("InvalidSignatureException", message)
 
 
 def _query(text: str) -> str:

@@ -10,7 +10,7 @@ import stat
 import tempfile
 import zipfile
 
-from cloudpilot.service.lambda_.errors import LambdaError, invalid
+from cloudpilot.functions.errors import FunctionError, invalid
 
 LARGEST_ZIP = 50 << 20
 """Bytes of an archive in a request, as with Lambda."""
@@ -33,7 +33,7 @@ class Codes:
     def put(self, archive: bytes) -> str:
         """Unpacks an archive; answers its hash. Blocks for as long as the disk takes."""
         if len(archive) > LARGEST_ZIP:
-            raise LambdaError(413, "RequestTooLargeException", f"The archive has more than {LARGEST_ZIP} bytes")
+            raise FunctionError("RequestTooLargeException", f"The archive has more than {LARGEST_ZIP} bytes")
         digest = hashlib.sha256(archive).hexdigest()
         if os.path.isdir(self.path(digest)):
             return digest
