@@ -104,6 +104,25 @@ def test_refusals_name_the_field_and_the_remedy(service: Service) -> None:
     assert service.request("DELETE", "/v1/sandboxes")[0] == 405
 
 
+def test_quotas(service: Service) -> None:
+    status, made = service.request("POST", "/v1/projects", {"name": "bounded", "most_memory_mb": 1500, "most_cpus": 64})
+    assert status == 201
+    assert (made["most_memory_mb"], made["most_functions"]) == (1500, 1000)
+    key = service.request("POST", "/v1/keys", {"name": "k", "role": "user", "project": "bounded"})[1]["key"]
+    first = service.request("POST", "/v1/sandboxes", {}, key=key)[1]["id"]
+    error = _refused(service, "POST", "/v1/sandboxes", {}, status=429, key=key)
+    assert "1500 MiB of memory" in error["message"]
+    assert "most_memory_mb" in error["remedy"]
+    assert service.request("PATCH", "/v1/projects/bounded", {"most_memory_mb": None})[1]["most_memory_mb"] is None
+    second = service.request("POST", "/v1/sandboxes", {}, key=key)[1]["id"]
+    changed = service.request("PATCH", "/v1/projects/bounded", {"most_cpus": 1})[1]
+    assert (changed["most_cpus"], changed["most_memory_mb"]) == (1, None)
+    assert "CPUs" in _refused(service, "POST", "/v1/sandboxes", {}, status=429, key=key)["message"]
+    for sandbox in (first, second):
+        assert service.request("DELETE", f"/v1/sandboxes/{sandbox}", key=key)[0] == 204
+    _refused(service, "PATCH", "/v1/projects/none", {"most_cpus": 1}, status=404)
+
+
 def test_roles_and_projects(service: Service) -> None:
     assert service.request("POST", "/v1/projects", {"name": "team", "most_sandboxes": 5})[0] == 201
     _refused(service, "POST", "/v1/projects", {"name": "team"}, status=409)

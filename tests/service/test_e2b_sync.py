@@ -336,7 +336,7 @@ def test_strangers_are_refused(sandbox: Sandbox, service: Service, monkeypatch: 
     _, made = service.request("POST", "/v1/keys", {"name": "k", "role": "user", "project": "narrow"})
     only = Sandbox.create(api_key=made["key"])
     try:
-        with pytest.raises(RateLimitException, match="1 sandboxes already"):
+        with pytest.raises(RateLimitException, match="may have 1 sandboxes"):
             Sandbox.create(api_key=made["key"])
         with pytest.raises(NotFoundException):
             Sandbox.connect(sandbox.sandbox_id, api_key=made["key"])

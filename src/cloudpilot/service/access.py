@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.store import Entry, Store, Value
+from cloudpilot.store import Entry, Store, StoreError, Value
 
 ROLES = ("read-only", "user", "admin")
 """Each may do what those before it may: look; run sandboxes in its project; everything, in all projects."""
 DEFAULT_PROJECT = "default"
-DEFAULT_QUOTA = 1000
-"""Sandboxes of a project at a time, where nothing is said."""
+DEFAULT_QUOTA: dict[str, int | None] = {
+    "most_sandboxes": 1000,
+    "most_memory_mb": None,
+    "most_cpus": None,
+    "most_functions": 1000,
+}
+"""What a project may have at a time where nothing is said: sandboxes (instances of functions are sandboxes, too), the memory and the CPUs
+that are promised to them, and functions. None is no limit but the host's."""
+_QUOTA_WORDS = {"most_sandboxes": "sandboxes", "most_memory_mb": "MiB of memory", "most_cpus": "CPUs", "most_functions": "functions"}
 MOST_AUDIT = 100_000
 """Newest entries of the audit log that are kept: some 30 MB."""
 _PRUNE_EVERY = 1000
@@ -27,6 +36,8 @@ _ID = 16
 _AWS_PREFIX = "CP"
 _SHOWN = 12
 """First characters of a key by which people tell keys apart."""
+
+log = logging.getLogger("cloudpilot.audit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ class Access:
         if self.store.count("keys/"):
             return None
         if self.store.get(f"projects/{DEFAULT_PROJECT}") is None:
-            self.make_project(DEFAULT_PROJECT, DEFAULT_QUOTA)
+            self.make_project(DEFAULT_PROJECT, {})
         key, _ = self.make_key(DEFAULT_PROJECT, "admin", "first key")
         return key
 
@@ -128,12 +139,18 @@ class Access:
             raise Failure(Kind.CONFLICT, "This is the last key of an admin", remedy="make another one first")
         self.store.transact({found[0].key: None})
 
-    def make_project(self, name: str, most_sandboxes: int) -> Value:
+    def make_project(self, name: str, quota: Mapping[str, int | None]) -> Value:
         """Makes a project."""
-        value = {"name": name, "most_sandboxes": most_sandboxes, "created": time.time()}
+        value = {"name": name, **DEFAULT_QUOTA, **quota, "created": time.time()}
         if self.store.get(f"projects/{name}") is not None:
             raise Failure(Kind.EXISTS, f"There is a project `{name}` already", field="name", remedy="choose another name")
         self.store.transact({f"projects/{name}": value}, {f"projects/{name}": None})
+        return value
+
+    def change_project(self, name: str, quota: Mapping[str, int | None]) -> Value:
+        """Changes a project's quota. What runs already goes on."""
+        value = {**self.project(name), **quota}
+        self.store.transact({f"projects/{name}": value})
         return value
 
     def project(self, name: str) -> Value:
@@ -141,18 +158,43 @@ class Access:
         entry = self.store.get(f"projects/{name}")
         if entry is None:
             raise Failure(Kind.NOT_FOUND, f"There is no project `{name}`", remedy="GET /v1/projects lists them")
-        return entry.value
+        return {**DEFAULT_QUOTA, **entry.value}
+
+    def projects(self) -> list[Value]:
+        """All projects."""
+        return [{**DEFAULT_QUOTA, **entry.value} for entry in self.store.range("projects/")]
+
+    def admit(self, project: str, wanted: Mapping[str, float]) -> None:
+        """Refuses what would be more than a project may have.
+
+        Args:
+            project: Whose quota it is.
+            wanted: What there would be then, by the quota's names.
+
+        Raises:
+            Failure: A limit, which it names.
+        """
+        quota = self.project(project)
+        for name, amount in wanted.items():
+            limit = quota[name]
+            if limit is not None and amount > limit:
+                what = _QUOTA_WORDS[name]
+                remedy = f"end some, or let an admin raise `{name}`: PATCH /v1/projects/{project}"
+                raise Failure(Kind.LIMIT, f"The project `{project}` may have {limit} {what} at a time", remedy=remedy)
 
     def note(self, caller: Caller | None, action: str, target: str, **details: Any) -> None:
         """Writes into the audit log who did what."""
         now = time.time()
         who = {"key": caller.key_id, "project": caller.project} if caller else {"key": "service", "project": None}
         value = {"time": now, **who, "action": action, "target": target, "details": details}
-        self.store.transact({f"audit/{int(now * 1e6):020d}-{secrets.token_hex(3)}": value})
-
-        self._noted += 1
-        if self._noted % _PRUNE_EVERY == 0:
-            self._prune()
+        try:
+            self.store.transact({f"audit/{int(now * 1e6):020d}-{secrets.token_hex(3)}": value})
+            self._noted += 1
+            if self._noted % _PRUNE_EVERY == 0:
+                self._prune()
+        except StoreError as error:
+            # What was done is done, and cannot be answered as refused; the service's log keeps what the store could not.
+            log.warning("audit", extra={**value, "error": str(error)})
 
     def _prune(self) -> None:
         surplus = self.store.count("audit/") - MOST_AUDIT

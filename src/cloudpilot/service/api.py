@@ -243,19 +243,19 @@ async def _remove_key(call: Call) -> Any:
 
 
 async def _list_projects(call: Call) -> Any:
-    return {"projects": [entry.value for entry in call.state.store.range("projects/")]}
+    return {"projects": call.state.access.projects()}
 
 
 async def _make_project(call: Call) -> Any:
-    value = call.state.access.make_project(call.body.name, call.body.most_sandboxes)
+    value = call.state.access.make_project(call.body.name, call.body.model_dump(exclude={"name"}))
     call.state.access.note(call.caller, "project.create", call.body.name)
     return value
 
 
 async def _change_project(call: Call) -> Any:
-    value = {**call.state.access.project(call.name("name")), "most_sandboxes": call.body.most_sandboxes}
-    call.state.store.transact({f"projects/{call.name('name')}": value})
-    call.state.access.note(call.caller, "project.change", call.name("name"), most_sandboxes=call.body.most_sandboxes)
+    quota = call.body.model_dump(exclude_unset=True)
+    value = call.state.access.change_project(call.name("name"), quota)
+    call.state.access.note(call.caller, "project.change", call.name("name"), **quota)
     return value
 
 

@@ -201,24 +201,38 @@ class Keys(BaseModel):
     keys: list[Key]
 
 
+MostInstances = Annotated[int, Field(ge=0, le=100_000)]
+MostMemory = Annotated[int, Field(ge=0, le=1 << 40)]
+MostCpus = Annotated[int, Field(ge=0, le=1 << 20)]
+
+
 class ProjectCreate(Taken):
-    """A project that shall be made."""
+    """A project that shall be made, and what it may have at a time; none is no limit."""
 
     name: Annotated[str, Field(pattern=NAME)]
-    most_sandboxes: int = Field(DEFAULT_QUOTA, ge=0, le=100_000)
+    most_sandboxes: MostInstances | None = Field(DEFAULT_QUOTA["most_sandboxes"], description="Instances of functions count, too")
+    most_memory_mb: MostMemory | None = Field(DEFAULT_QUOTA["most_memory_mb"], description="MiB promised to them")
+    most_cpus: MostCpus | None = Field(DEFAULT_QUOTA["most_cpus"], description="CPUs promised to them")
+    most_functions: MostInstances | None = Field(DEFAULT_QUOTA["most_functions"])
 
 
 class ProjectChange(Taken):
-    """What shall change about a project."""
+    """What shall change about a project; what is not named stays."""
 
-    most_sandboxes: int = Field(ge=0, le=100_000)
+    most_sandboxes: MostInstances | None = None
+    most_memory_mb: MostMemory | None = None
+    most_cpus: MostCpus | None = None
+    most_functions: MostInstances | None = None
 
 
 class Project(BaseModel):
-    """A project."""
+    """A project, and what it may have at a time; none is no limit."""
 
     name: str
-    most_sandboxes: int
+    most_sandboxes: int | None
+    most_memory_mb: int | None
+    most_cpus: int | None
+    most_functions: int | None
     created: float
 
 

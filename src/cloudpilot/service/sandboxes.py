@@ -20,7 +20,7 @@ from cloudpilot.service.agent import Agent, settle
 from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.settings import LONGEST_LIFE
 from cloudpilot.service.templates import Template, Templates
-from cloudpilot.store import Store
+from cloudpilot.store import Store, StoreError
 
 MOST_METADATA = 64
 """Entries of a sandbox's metadata and of its environment."""
@@ -150,14 +150,18 @@ class Sandboxes:
         kind: str = "function",
     ) -> Sandbox:
         """Starts a sandbox for a project, or for the service itself."""
-        quota = int(self._access.project(project)["most_sandboxes"])
-        if sum(each.project == project for each in self._all.values()) >= quota:
-            remedy = "end some, or let an admin raise the project's quota"
-            raise Failure(Kind.LIMIT, f"The project `{project}` has {quota} sandboxes already", remedy=remedy)
+        cpus = template.cpus or float(os.cpu_count() or 1)
+        others = [each for each in self._all.values() if each.project == project]
+        wanted = {
+            "most_sandboxes": len(others) + 1,
+            "most_memory_mb": sum(each.memory_mb for each in others) + template.memory_mb,
+            "most_cpus": sum(each.cpus for each in others) + cpus,
+        }
+        self._access.admit(project, wanted)
         now = time.time()
         sandbox = Sandbox(
             config.new_id(), project, template.name, dict(metadata or {}), {**template.envs, **(envs or {})}, now, now + timeout,
-            template.memory_mb, template.cpus or float(os.cpu_count() or 1), template.network, kind=kind,
+            template.memory_mb, cpus, template.network, kind=kind,
         )  # fmt: skip
         self._all[sandbox.id] = sandbox
         # Before it is started: whatever happens to us now, it is found again.
@@ -196,6 +200,10 @@ class Sandboxes:
             await settle(life.ready)
             sandbox.agent = Agent(sandbox.id, sandbox.envs, lambda: self._hung_up(sandbox))
             await self._prepare(sandbox.agent, template)
+            if sandbox.state == "starting":
+                sandbox.state = "running"
+                # One that the store does not know as running would be ended by the next service.
+                self._remember(sandbox)
         except BaseException as error:
             self.failed += 1
             self.kill(sandbox)
@@ -203,10 +211,8 @@ class Sandboxes:
                 self._forget(sandbox)
             log.warning("sandbox not started", extra={"sandbox": sandbox.id, "error": str(error)})
             raise
-        if sandbox.state == "starting":
-            sandbox.state = "running"
+        if sandbox.state == "running":
             self.started += 1
-            self._remember(sandbox)
             self._arm(sandbox)
             sandbox.agent.note("info", f"sandbox started from template {template.name}")
 
@@ -293,8 +299,12 @@ class Sandboxes:
         self._check_timeout(timeout, now - sandbox.created)
         if only_longer and now + timeout <= sandbox.end_at:
             return
-        sandbox.end_at = now + timeout
-        self._remember(sandbox)
+        before, sandbox.end_at = sandbox.end_at, now + timeout
+        try:
+            self._remember(sandbox)
+        except StoreError:
+            sandbox.end_at = before
+            raise
         self._arm(sandbox)
         self._access.note(caller, "sandbox.timeout.set", sandbox.id, timeout=timeout)
 
@@ -304,7 +314,7 @@ class Sandboxes:
             return
         sandbox.state = "ending"
         if sandbox.id in self._all:
-            self._remember(sandbox)
+            self._remember_end(sandbox, sandbox.as_value())
         if sandbox.life is not None:
             sandbox.life.end(SandboxEndedException(f"The sandbox `{sandbox.id}` was killed"))
         else:
@@ -346,7 +356,7 @@ class Sandboxes:
         if sandbox._timer is not None:
             sandbox._timer.cancel()
         if self._all.pop(sandbox.id, None) is not None:
-            self._store.transact({f"sandboxes/{sandbox.id}": None})
+            self._remember_end(sandbox, None)
             reason = str(sandbox.life.gone.result()) if sandbox.life is not None and sandbox.life.gone.settled else "it has ended"
             log.info("sandbox ended", extra={"sandbox": sandbox.id, "reason": reason})
             self._access.note(None, "sandbox.ended", sandbox.id, reason=reason)
@@ -356,6 +366,13 @@ class Sandboxes:
 
     def _remember(self, sandbox: Sandbox) -> None:
         self._store.transact({f"sandboxes/{sandbox.id}": sandbox.as_value()})
+
+    def _remember_end(self, sandbox: Sandbox, value: dict[str, Any] | None) -> None:
+        """Writes down that a sandbox ends or has ended, if the store can be written: the next start finds out what it does not say."""
+        try:
+            self._store.transact({f"sandboxes/{sandbox.id}": value})
+        except StoreError as error:
+            log.warning("the end of a sandbox could not be written down", extra={"sandbox": sandbox.id, "error": str(error)})
 
     def let_go(self) -> None:
         """Stops looking after them; they go on."""

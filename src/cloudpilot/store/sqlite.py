@@ -16,6 +16,8 @@ SCHEMA_VERSION = 1
 _FILE = "service.db"
 _LOCK = "lock"
 _LAST = "\U0010ffff"
+_LOCKED_PATIENCE = 0.25
+"""Seconds that a program which has the file open (an administrator's `sqlite3`) may hold us up. Nothing else is served meanwhile."""
 
 T = TypeVar("T")
 
@@ -46,16 +48,23 @@ class SqliteStore:
             raise StoreError(
                 f"Another service (process {holder}) uses the directory `{directory}`", "stop that one, or choose another with `--data`"
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise StoreError(f"Cannot write in the directory `{directory}`: {error.strerror}", "make room there") from None
 
     def _open(self) -> sqlite3.Connection:
         # It holds names of keys and what programs were given: nobody else's business.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=_LOCKED_PATIENCE, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         # What a killed process has committed is in the log; only the loss of power may cost the last moments.
         connection.execute("PRAGMA synchronous = NORMAL")
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            connection.close()
+            raise sqlite3.DatabaseError(f"the file is malformed: {found}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             connection.close()
