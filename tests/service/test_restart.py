@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -146,3 +147,30 @@ def test_keys_are_kept_hashed_and_shown_once(own_service: Service) -> None:
     own_service.start()
     assert own_service.request("GET", "/v1/service")[0] == 200
     assert own_service.key not in own_service.log_text()
+
+
+def test_it_drains_and_tells_its_manager(own_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_service.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(own_service.directory / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(own_service.directory / "notify"))
+        own_service.start()
+        assert manager.recv(100) == b"READY=1"
+        sandbox = own_service.request("POST", "/v1/sandboxes", {})[1]["id"]
+        answers: list[tuple[int, dict[str, str]]] = []
+
+        def ask() -> None:
+            answers.append(own_service.request("POST", f"/v1/sandboxes/{sandbox}/commands", {"args": ["sh", "-c", "sleep 2; echo done"]}))
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        _eventually(lambda: b"sleep" in subprocess.run([PILOT, "exec", sandbox, "ps", "ax"], capture_output=True, timeout=30,
+                                                       check=False, env=own_service.environment).stdout)  # fmt: skip
+        assert own_service.stop(signal.SIGTERM) == 0
+        asker.join(20)
+        assert manager.recv(100) == b"STOPPING=1"
+    [(status, answer)] = answers
+    assert (status, answer["stdout"]) == (200, "done\n")
+    own_service.start()
+    assert own_service.request("DELETE", f"/v1/sandboxes/{sandbox}")[0] == 204

@@ -28,9 +28,23 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 
+log = logging.getLogger("cloudpilot.server")
+
 
 class _Server(uvicorn.Server):
-    """A server whose orderly end is a success rather than a death by the signal that asked for it."""
+    """A server whose orderly end is a success rather than a death by the signal that asked for it, and that says when it is ready."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to serve."""
+        await super().startup(sockets)
+        if self.started:
+            _tell_systemd("READY=1")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets requests under way finish."""
+        log.info("ending")
+        _tell_systemd("STOPPING=1")
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -147,3 +161,16 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(app.JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Its news of starting and ending would say ours again, for a terminal.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _tell_systemd(state: str) -> None:
+    """Tells the service manager what we do, where there is one that asks for it: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address.startswith(("/", "@")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+            try:
+                manager.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+            except OSError as error:
+                log.warning("the service manager cannot be told", extra={"state": state, "error": str(error)})
