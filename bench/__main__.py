@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from bench import exchange, idle, memory, peers, roundtrips, sdk, servers, start, work
+from bench import exchange, idle, keep_alive, memory, peers, roundtrips, sdk, servers, start, work
 from bench.ground import Ground
 
 TABLES = {
@@ -20,6 +20,7 @@ TABLES = {
     "sdk": sdk,
     "work": work,
     "servers": servers,
+    "keep_alive": keep_alive,
 }
 
 

@@ -91,9 +91,14 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
 
+    def peers(self) -> list[str]:
+        """Those that it has: the usual ones in their usual order, then its own."""
+        there = dict.fromkeys(peer for row in self.rows for peer in row.cells)
+        return [*(peer for peer in PEERS if peer in there), *(peer for peer in there if peer not in PEERS)]
+
     def text(self) -> str:
         """For people: aligned columns, only the peers that the table has."""
-        peers = [peer for peer in PEERS if any(peer in row.cells for row in self.rows)]
+        peers = self.peers()
         lines = [["", *peers, "target"]]
         for row in self.rows:
             cells = [row.cells[peer].text(row.unit) if peer in row.cells else "" for peer in peers]
@@ -116,10 +121,11 @@ class Table:
     def as_csv(self) -> str:
         """For `--csv`: a line a row, a column a peer; what was not measured is empty."""
         text = io.StringIO()
+        peers = [*PEERS, *(peer for peer in self.peers() if peer not in PEERS)]
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["label", "unit", *PEERS, "wanted", "met"])
+        writer.writerow(["label", "unit", *peers, "wanted", "met"])
         for row in self.rows:
             wanted, _, met = row.target.judge(row) if row.target is not None else ("", None, None)
-            values = ["" if (value := row.cells.get(peer, Cell()).value) is None else f"{value:.6g}" for peer in PEERS]
+            values = ["" if (value := row.cells.get(peer, Cell()).value) is None else f"{value:.6g}" for peer in peers]
             writer.writerow([row.label, row.unit, *values, wanted, {True: "yes", False: "no", None: ""}[met]])
         return text.getvalue()
