@@ -19,6 +19,14 @@ def binary() -> str:
     return path
 
 
+def data_dir() -> str:
+    """Where this user's lasting things are: images, and what the service remembers. It need not exist."""
+    if os.geteuid() == 0:
+        return "/var/lib/cloudpilot"
+    state = os.environ.get("XDG_STATE_HOME")
+    return os.path.join(state if state and os.path.isabs(state) else os.path.expanduser("~/.local/state"), "cloudpilot")
+
+
 def state_root() -> str:
     """The directory that holds one directory for each of this user's sandboxes. It need not exist."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")

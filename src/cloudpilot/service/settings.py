@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+
+from cloudpilot.engine import paths
 
 DEFAULT_PORT = 8200
 DEFAULT_TIMEOUT = 300
@@ -43,7 +44,4 @@ class Settings:
 
 def default_data() -> str:
     """Where the service keeps what it remembers, unless told otherwise."""
-    if os.geteuid() == 0:
-        return "/var/lib/cloudpilot"
-    state = os.environ.get("XDG_STATE_HOME")
-    return os.path.join(state if state and os.path.isabs(state) else os.path.expanduser("~/.local/state"), "cloudpilot")
+    return paths.data_dir()
