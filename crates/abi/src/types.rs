@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// `struct timespec`: seconds and nanoseconds.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 pub struct Timespec {
     /// Seconds.
     pub tv_sec: i64,

@@ -60,6 +60,8 @@ pub struct Source<'a> {
     place: Place<'a, &'a [u8]>,
     done: usize,
     total: usize,
+    /// What the call itself says about writing at the file's end (`RWF_APPEND`, `RWF_NOAPPEND`); none leaves it to `O_APPEND`.
+    append: Option<bool>,
 }
 
 /// The part of `pieces` that starts `skip` bytes in and is at most `length` long.
@@ -175,18 +177,28 @@ impl<'a> Source<'a> {
     /// Pieces of the calling task's memory.
     pub fn guest(task: &'a Task, pieces: Vec<Iovec>) -> Self {
         let total = sum(&pieces);
-        Self { place: Place::Guest { task, pieces: pieces.into() }, done: 0, total }
+        Self { place: Place::Guest { task, pieces: pieces.into() }, done: 0, total, append: None }
     }
 
     /// One piece of the calling task's memory.
     pub fn guest_buffer(task: &'a Task, address: u64, length: usize) -> Self {
         let pieces = Pieces::One([Iovec { iov_base: address, iov_len: length as u64 }]);
-        Self { place: Place::Guest { task, pieces }, done: 0, total: length }
+        Self { place: Place::Guest { task, pieces }, done: 0, total: length, append: None }
     }
 
     /// A buffer of our own.
     pub fn own(buffer: &'a [u8]) -> Self {
-        Self { place: Place::Own(buffer), done: 0, total: buffer.len() }
+        Self { place: Place::Own(buffer), done: 0, total: buffer.len(), append: None }
+    }
+
+    /// Has the bytes written at the file's end, or not, whatever `O_APPEND` says.
+    pub fn set_append(&mut self, append: bool) {
+        self.append = Some(append);
+    }
+
+    /// Whether they go to the end of `file`.
+    pub fn appends_to(&self, file: &crate::vfs::File) -> bool {
+        self.append.unwrap_or_else(|| file.appends())
     }
 
     /// The task that writes; none for the kernel's own buffers.

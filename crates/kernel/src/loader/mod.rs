@@ -14,6 +14,7 @@ use crate::io::Destination;
 use crate::task::Task;
 use crate::vfs::inode::FileType;
 use crate::vfs::permission::{self, EXECUTE};
+use crate::vfs::write_access::RunAccess;
 use crate::vfs::{File, Path, Walk};
 
 pub use elf::{Start, load};
@@ -37,12 +38,16 @@ pub struct Request {
     pub arguments: Vec<Vec<u8>>,
     /// `envp`.
     pub environment: Vec<Vec<u8>>,
+    /// Its name leads through a descriptor that exec closes: the interpreter of a script would not find it.
+    pub is_lost: bool,
 }
 
 /// A checked program, ready to be mapped.
 pub struct Program {
     /// The ELF file (of a script: its interpreter).
     pub file: Arc<File>,
+    /// Keeps writers away from it.
+    pub access: Arc<RunAccess>,
     image: elf::Image,
     interpreter: Option<(Arc<File>, elf::Image)>,
     /// For `AT_EXECFN`.
@@ -91,11 +96,12 @@ fn read_at(file: &File, offset: u64, length: usize) -> Result<Vec<u8>, Errno> {
 
 /// Follows scripts to their interpreters and checks the ELF files; nothing of the task changes.
 pub fn prepare(task: &Arc<Task>, request: Request) -> Result<Program, Errno> {
-    let Request { mut file, name, mut arguments, environment } = request;
+    let Request { mut file, name, mut arguments, environment, is_lost } = request;
     let walk = Walk::of(task);
     let command = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
     let mut script = name.clone();
     for _ in 0..MAX_SCRIPTS {
+        let access = Arc::new(RunAccess::take(&file.inode)?);
         let head = read_at(&file, 0, HEAD_SIZE)?;
         if !head.starts_with(b"#!") {
             check_strings(&arguments, &environment, &name)?;
@@ -104,9 +110,12 @@ pub fn prepare(task: &Arc<Task>, request: Request) -> Result<Program, Errno> {
                 Some(path) => Some(open_interpreter(&walk, path)?),
                 None => None,
             };
-            return Ok(Program { file, image, interpreter, name, arguments, environment, command });
+            return Ok(Program { file, access, image, interpreter, name, arguments, environment, command });
         }
         let (interpreter, argument) = parse_script(&head).ok_or(Errno::ENOEXEC)?;
+        if is_lost {
+            return Err(Errno::ENOENT);
+        }
         let mut front = vec![interpreter.clone()];
         front.extend(argument);
         front.push(script);

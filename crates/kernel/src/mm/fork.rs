@@ -30,6 +30,7 @@ impl Mm {
             sites: state.sites.clone(),
             pending: state.pending.clone(),
             lock_future: false,
+            program: state.program.clone(),
         };
         for (start, extent) in copy.extents.within(0, u64::MAX) {
             self.memory.retain(Range { start: extent.offset, end: extent.offset + (extent.end - start) });

@@ -33,6 +33,7 @@ pub use map::{MapRequest, Placement};
 pub use patch::Within;
 pub use report::{AreaInfo, Layout};
 
+use crate::vfs::write_access::RunAccess;
 use extents::Extents;
 
 /// What a file offers to `mmap(2)`.
@@ -76,6 +77,8 @@ struct State {
     pending: Vec<(u64, u64)>,
     /// `mlockall(MCL_FUTURE)`.
     lock_future: bool,
+    /// Keeps writers away from the program's file.
+    program: Option<Arc<RunAccess>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -94,6 +97,7 @@ impl Mm {
             sites: patch::Sites::default(),
             pending: Vec::new(),
             lock_future: false,
+            program: None,
         };
         Arc::new(Self::from_state(memory, limits, state))
     }
@@ -140,6 +144,11 @@ impl Mm {
     /// Changes the layout (`brk(2)`, `prctl(PR_SET_MM)`).
     pub fn update_layout(&self, change: impl FnOnce(&mut Layout)) {
         change(&mut self.state.write().layout);
+    }
+
+    /// Notes what program runs here.
+    pub fn set_program(&self, access: &Arc<RunAccess>) {
+        self.state.write().program = Some(Arc::clone(access));
     }
 
     /// Where the search for free addresses starts, downwards: below the stack.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, raw};
 
 use crate::io::{Destination, Source};
-use crate::task::Task;
+use crate::task::{Credentials, Task};
 use crate::vfs::file::{File, FileOps, OWN_POSITION};
-use crate::vfs::inode::{FileType, SetAttributes};
+use crate::vfs::inode::{FileType, Inode, SetAttributes};
 use crate::vfs::watch;
 use crate::wait::{PollEvents, WaitError};
 
@@ -57,6 +57,12 @@ pub fn retry<T>(
     }
 }
 
+/// No byte may lie past the largest offset.
+fn check_end(at: Option<u64>, length: usize) -> Result<(), Errno> {
+    let fits = at.is_none_or(|at| at == OWN_POSITION || at.checked_add(length as u64).is_some_and(|end| end <= i64::MAX as u64));
+    if fits { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
 /// One read at `at`, or at the file's position, which it moves.
 fn read_once(file: &File, destination: &mut Destination<'_>, at: Option<u64>) -> Result<usize, Errno> {
     match at {
@@ -79,6 +85,7 @@ pub fn read(task: &Task, file: &File, destination: &mut Destination<'_>, at: Opt
     if file.inode.file_type() == FileType::Directory {
         return Err(Errno::EISDIR);
     }
+    check_end(at, destination.remaining())?;
     let result = match read_once(file, destination, at) {
         Err(Errno::EAGAIN) if destination.remaining() == 0 => Ok(0),
         Err(Errno::EAGAIN) if !(nonblocking || file.nonblocking()) => read_waiting(task, file, destination, at),
@@ -120,7 +127,7 @@ fn write_once(file: &File, source: &mut Source<'_>, at: Option<u64>) -> Result<u
         None if file.has_position() => {
             let mut position = file.position.lock();
             let count = file.ops.write(file, source, *position)?;
-            *position = if file.appends() { file.ops.end_of_file(file)? } else { *position + count as u64 };
+            *position = if source.appends_to(file) { file.ops.end_of_file(file)? } else { *position + count as u64 };
             Ok(count)
         }
         None => file.ops.write(file, source, OWN_POSITION),
@@ -133,6 +140,7 @@ pub fn write(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>,
     if !file.writable() {
         return Err(Errno::EBADF);
     }
+    check_end(at, source.remaining())?;
     if file.inode.file_type() == FileType::Regular {
         limit_size(task, file, source, at)?;
     }
@@ -157,21 +165,25 @@ pub fn write(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>,
     };
     if let Ok(1..) = result {
         watch::file_event(file, raw::IN_MODIFY);
-        if file.inode.file_type() == FileType::Regular && !task.credentials().has(raw::CAP_FSETID) {
-            drop_set_id(file);
+        if file.inode.file_type() == FileType::Regular {
+            drop_set_id(&*file.inode, &task.credentials());
         }
     }
     result
 }
 
-/// A program that somebody without `CAP_FSETID` changed no longer runs as its owner.
-fn drop_set_id(file: &File) {
-    let Ok(attributes) = file.inode.attributes() else { return };
-    let group = if attributes.permissions & 0o010 != 0 { 0o2000 } else { 0 };
-    if attributes.permissions & (0o4000 | group) != 0 {
-        let permissions = Some(attributes.permissions & !(0o4000 | group));
+/// A program that somebody without `CAP_FSETID` changed no longer runs as its owner or group.
+pub fn drop_set_id(inode: &dyn Inode, credentials: &Credentials) {
+    if credentials.has(raw::CAP_FSETID) {
+        return;
+    }
+    let Ok(attributes) = inode.attributes() else { return };
+    let runs_as_group = attributes.permissions & raw::S_IXGRP != 0 || !credentials.in_group(attributes.gid);
+    let dropped = attributes.permissions & (raw::S_ISUID | if runs_as_group { raw::S_ISGID } else { 0 });
+    if dropped != 0 {
+        let permissions = Some(attributes.permissions & !dropped);
         // Where the mode cannot be changed, neither could it have been set.
-        let _ = file.inode.set_attributes(&SetAttributes { permissions, ..SetAttributes::default() });
+        let _ = inode.set_attributes(&SetAttributes { permissions, ..SetAttributes::default() });
     }
 }
 
@@ -181,7 +193,7 @@ fn limit_size(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>
     if limit == crate::task::limits::INFINITY {
         return Ok(());
     }
-    let start = if file.appends() { file.ops.end_of_file(file)? } else { at.map_or_else(|| file.current_position(), Ok)? };
+    let start = if source.appends_to(file) { file.ops.end_of_file(file)? } else { at.map_or_else(|| file.current_position(), Ok)? };
     if start >= limit && source.remaining() > 0 {
         send_to_self(task, raw::SIGXFSZ as i32);
         return Err(Errno::EFBIG);

@@ -128,7 +128,7 @@ fn fcntl(task: &Arc<Task>, args: &Args) -> SysResult {
         raw::F_GETLEASE => Ok(raw::F_UNLCK as usize),
         raw::F_GET_RW_HINT => task.write(args.raw(2), &0u64).map(|()| 0),
         raw::F_SET_RW_HINT => task.read::<u64>(args.raw(2)).and_then(|hint| if hint <= 5 { Ok(0) } else { Err(Errno::EINVAL) }),
-        raw::F_CREATED_QUERY => Ok(0),
+        raw::F_CREATED_QUERY => Ok(usize::from(file.created.load(std::sync::atomic::Ordering::Relaxed))),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -163,7 +163,7 @@ fn strings(task: &Task, address: u64) -> Result<Vec<Vec<u8>>, Errno> {
 fn execve(task: &Arc<Task>, args: &Args) -> SysResult {
     let path = task.read_path(args.raw(0))?;
     let file = loader::open_program(&Walk::of(task), &path, 0)?;
-    run_program(task, file, path, args.raw(1), args.raw(2))
+    run_program(task, (file, path, false), args.raw(1), args.raw(2))
 }
 
 fn execveat(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -177,17 +177,19 @@ fn execveat(task: &Arc<Task>, args: &Args) -> SysResult {
         (_, []) => format!("/dev/fd/{fd}").into_bytes(),
         _ => [format!("/dev/fd/{fd}/").as_bytes(), &path].concat(),
     };
-    run_program(task, file, name, args.raw(2), args.raw(3))
+    let is_lost = name.starts_with(b"/dev/fd/") && task.files().get_with_flag(fd).is_ok_and(|(_, close_on_exec)| close_on_exec);
+    run_program(task, (file, name, is_lost), args.raw(2), args.raw(3))
 }
 
-fn run_program(task: &Arc<Task>, file: Arc<crate::vfs::File>, name: Vec<u8>, argv: u64, envp: u64) -> SysResult {
+/// Runs an opened program under a name, which may be lost by then.
+fn run_program(task: &Arc<Task>, (file, name, is_lost): (Arc<crate::vfs::File>, Vec<u8>, bool), argv: u64, envp: u64) -> SysResult {
     let mut arguments = strings(task, argv)?;
     let environment = strings(task, envp)?;
     if arguments.is_empty() {
         // As Linux does since 5.18: programs rely on having a name.
         arguments.push(Vec::new());
     }
-    let program = loader::prepare(task, loader::Request { file, name, arguments, environment })?;
+    let program = loader::prepare(task, loader::Request { file, name, arguments, environment, is_lost })?;
     let tid = task.tid();
     exec::exec(task, &program)?;
     if task.is_traced.load(Ordering::Relaxed) {

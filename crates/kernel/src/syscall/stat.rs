@@ -10,6 +10,7 @@ use super::at;
 use super::{Arg, Args, Call, SysResult};
 use crate::task::{Credentials, Task};
 use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, SetAttributes, SetTime};
+use crate::vfs::write_access::WriteAccess;
 use crate::vfs::{Path as Place, permission, watch};
 
 use Arg::{Fd, Flags, Int, Mode, Path, Ptr, Size};
@@ -349,6 +350,7 @@ fn resize(task: &Arc<Task>, inode: &Arc<dyn crate::vfs::Inode>, size: i64) -> Sy
         return Err(Errno::EFBIG);
     }
     inode.set_attributes(&SetAttributes { size: Some(size), ..SetAttributes::default() })?;
+    super::blocking::drop_set_id(&**inode, &task.credentials());
     Ok(0)
 }
 
@@ -364,6 +366,7 @@ fn truncate(task: &Arc<Task>, args: &Args) -> SysResult {
     }
     permission::check_writable_mount(&place)?;
     permission::check(place.inode(), &task.credentials(), permission::WRITE)?;
+    let _access = WriteAccess::take(place.inode())?;
     resize(task, place.inode(), args.long(1))?;
     watch::name_event(&place.name, raw::IN_MODIFY);
     Ok(0)

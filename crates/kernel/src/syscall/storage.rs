@@ -69,7 +69,7 @@ fn fallocate(task: &Arc<Task>, args: &Args) -> SysResult {
     match file.inode.file_type() {
         FileType::Fifo => return Err(Errno::ESPIPE),
         FileType::Directory => return Err(Errno::EISDIR),
-        FileType::Regular | FileType::BlockDevice => {}
+        FileType::Regular | FileType::BlockDevice if file.ops.seekable() => {}
         _ => return Err(Errno::ENODEV),
     }
     let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;

@@ -95,8 +95,10 @@ fn pwritev2(task: &Arc<Task>, args: &Args) -> SysResult {
 
 /// What `preadv2(2)` takes; the hint for polled completion changes nothing here.
 const READ_FLAGS: u32 = raw::RWF_HIPRI | raw::RWF_NOWAIT;
+/// At the offset, `O_APPEND` or not; newer than the headers that our numbers come from.
+const RWF_NOAPPEND: u32 = 0x20;
 /// What `pwritev2(2)` takes.
-const WRITE_FLAGS: u32 = READ_FLAGS | raw::RWF_DSYNC | raw::RWF_SYNC | raw::RWF_APPEND;
+const WRITE_FLAGS: u32 = READ_FLAGS | raw::RWF_DSYNC | raw::RWF_SYNC | raw::RWF_APPEND | RWF_NOAPPEND;
 
 fn vectored_read(task: &Arc<Task>, file: &File, args: &Args, at: Option<u64>, flags: u32) -> SysResult {
     if !file.readable() {
@@ -117,8 +119,14 @@ fn vectored_write(task: &Arc<Task>, file: &File, args: &Args, at: Option<u64>, f
     if flags & !WRITE_FLAGS != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    let at = if flags & raw::RWF_APPEND != 0 && file.ops.seekable() { Some(file.ops.end_of_file(file)?) } else { at };
-    let count = blocking::write(task, file, &mut Source::guest(task, pieces), at, flags & raw::RWF_NOWAIT != 0)?;
+    let mut source = Source::guest(task, pieces);
+    match flags & (raw::RWF_APPEND | RWF_NOAPPEND) {
+        0 => {}
+        raw::RWF_APPEND => source.set_append(true),
+        RWF_NOAPPEND => source.set_append(false),
+        _ => return Err(Errno::EINVAL),
+    }
+    let count = blocking::write(task, file, &mut source, at, flags & raw::RWF_NOWAIT != 0)?;
     if flags & (raw::RWF_DSYNC | raw::RWF_SYNC) != 0 {
         file.ops.sync(file, flags & raw::RWF_SYNC == 0)?;
     }
@@ -155,8 +163,8 @@ fn lseek(task: &Arc<Task>, args: &Args) -> SysResult {
     let mut position = file.position.lock();
     let target = match args.uint(2) {
         raw::SEEK_SET => offset,
-        raw::SEEK_CUR => (*position as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?,
-        raw::SEEK_END => (file.ops.end_of_file(&file)? as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?,
+        raw::SEEK_CUR => (*position as i64).checked_add(offset).ok_or(Errno::EINVAL)?,
+        raw::SEEK_END => (file.ops.end_of_file(&file)? as i64).checked_add(offset).ok_or(Errno::EINVAL)?,
         which => {
             let start = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
             file.ops.seek_data(&file, start, which == raw::SEEK_DATA)? as i64

@@ -54,6 +54,7 @@ fn replace(task: &Arc<Task>, program: &Program) -> Result<(), Errno> {
         guest.set_fs_base(0).and_then(|()| guest.set_gs_base(0)).map_err(|_| Errno::ESRCH)?;
         cpu.registers = Registers { rip: start.entry, rsp: start.stack, eflags: FIRST_FLAGS, ..Registers::default() };
     }
+    mm.set_program(&program.access);
     *task.mm.lock() = Some(mm);
     exit::release_vfork_parent(task);
     *task.credentials.lock() = credentials;

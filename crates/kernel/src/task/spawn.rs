@@ -173,7 +173,7 @@ impl Kernel {
         self.tasks.insert_task(Arc::clone(&task));
         init.process.family.lock().children.push(Arc::clone(&process));
         self.exits.expect(pid);
-        let request = loader::Request { file, name, arguments: args, environment: env };
+        let request = loader::Request { file, name, arguments: args, environment: env, is_lost: false };
         let started = loader::prepare(&task, request)
             .map_err(SpawnError::NotExecutable)
             .and_then(|program| super::exec::exec(&task, &program).map_err(SpawnError::Failed))

@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::io::SeekFrom;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use super::async_notice::AsyncNotice;
 use super::inode::{DirectorySink, Inode};
 use super::locks::LockOwner;
 use super::watch;
+use super::write_access::WriteAccess;
 use crate::fs::epoll::EpollLinks;
 use crate::io::{Destination, Source};
 use crate::mm::Mapping;
@@ -152,6 +153,10 @@ pub struct File {
     pub epolls: EpollLinks,
     /// Who sends `SIGIO` while `FASYNC` is set.
     pub async_notice: AsyncNotice,
+    /// Held by files that were opened by name for writing.
+    pub write_access: OnceLock<WriteAccess>,
+    /// Whether opening it made it, `F_CREATED_QUERY`.
+    pub created: AtomicBool,
 }
 
 impl File {
@@ -168,6 +173,8 @@ impl File {
             owner_signal: AtomicI32::new(0),
             epolls: EpollLinks::default(),
             async_notice: AsyncNotice::default(),
+            write_access: OnceLock::new(),
+            created: AtomicBool::new(false),
         })
     }
 
@@ -185,13 +192,13 @@ impl File {
     /// Opened for reading (and not by `O_PATH`).
     pub fn readable(&self) -> bool {
         let flags = self.flags();
-        flags & raw::O_PATH == 0 && flags & raw::O_ACCMODE != raw::O_WRONLY
+        flags & raw::O_PATH == 0 && matches!(flags & raw::O_ACCMODE, raw::O_RDONLY | raw::O_RDWR)
     }
 
     /// Opened for writing (and not by `O_PATH`).
     pub fn writable(&self) -> bool {
         let flags = self.flags();
-        flags & raw::O_PATH == 0 && flags & raw::O_ACCMODE != raw::O_RDONLY
+        flags & raw::O_PATH == 0 && matches!(flags & raw::O_ACCMODE, raw::O_WRONLY | raw::O_RDWR)
     }
 
     /// `O_NONBLOCK`.

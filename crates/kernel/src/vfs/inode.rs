@@ -7,7 +7,7 @@ use cloudpilot_abi::Errno;
 use cloudpilot_abi::types::Timespec;
 
 use super::file::FileOps;
-use super::{Path, locks::FileLocks, watch::InodeWatches};
+use super::{Path, locks::FileLocks, watch::InodeWatches, write_access::WriteCount};
 use crate::task::{Credentials, Task};
 
 /// What kind of thing an inode is; the values are `st_mode`'s type bits.
@@ -158,6 +158,8 @@ pub struct InodeCommon {
     pub locks: FileLocks,
     /// inotify watches.
     pub watches: InodeWatches,
+    /// Writers, or programs that run from it.
+    pub writers: WriteCount,
 }
 
 /// Callback of directory reading: name, inode number, type, and the cursor *after* this entry; answers whether there was room.
@@ -204,8 +206,8 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
-    /// Makes a regular file in this directory's filesystem that no directory lists (`O_TMPFILE`).
-    fn create_unlisted(&self, _permissions: u32, _credentials: &Credentials) -> Result<Arc<dyn Inode>, Errno> {
+    /// Makes a regular file in this directory's filesystem that no directory lists (`O_TMPFILE`). `linkable`: whether it may get a name later.
+    fn create_unlisted(&self, _permissions: u32, _credentials: &Credentials, _linkable: bool) -> Result<Arc<dyn Inode>, Errno> {
         Err(Errno::EOPNOTSUPP)
     }
 

@@ -16,6 +16,7 @@ pub mod open;
 pub mod permission;
 pub mod walk;
 pub mod watch;
+pub mod write_access;
 
 pub use fd::FdTable;
 pub use file::{File, FileOps};

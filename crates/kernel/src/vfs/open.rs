@@ -1,6 +1,7 @@
 //! Opening: `open(2)` after its arguments are decoded.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::{Errno, raw};
 
@@ -10,6 +11,7 @@ use super::name::{Name, Path};
 use super::permission::{self, EXECUTE, READ, WRITE};
 use super::walk::Walk;
 use super::watch;
+use super::write_access::WriteAccess;
 use crate::task::Task;
 
 /// Flags without any meaning of their own here (`O_LARGEFILE`, `O_SYNC`, …) are kept and reported by `F_GETFL`.
@@ -54,6 +56,9 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<F
     } else {
         walk.parent_following(path)?
     };
+    if parent.trailing_slash && parent.is_entry() {
+        return Err(Errno::EISDIR);
+    }
     if let Some(place) = found {
         if flags & raw::O_EXCL != 0 {
             return Err(Errno::EEXIST);
@@ -61,26 +66,24 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<F
         match place.inode().file_type() {
             FileType::Symlink => return Err(Errno::ELOOP),
             FileType::Directory => return Err(Errno::EISDIR),
-            _ if parent.trailing_slash => return Err(Errno::ENOTDIR),
             _ => return open_place(task, walk, place, flags, true),
         }
-    }
-    if parent.trailing_slash {
-        return Err(Errno::EISDIR);
     }
     permission::check_directory_change(&parent.directory, &walk.credentials)?;
     let permissions = mode & 0o7777 & !task.fs().umask;
     let directory = parent.directory.inode();
-    let inode = match directory.create(&parent.component, NewNode::File, permissions, &walk.credentials) {
-        Ok(inode) => inode,
+    let (inode, made) = match directory.create(&parent.component, NewNode::File, permissions, &walk.credentials) {
+        Ok(inode) => (inode, true),
         // Somebody else was quicker.
-        Err(Errno::EEXIST) if flags & raw::O_EXCL == 0 => directory.lookup(&parent.component)?,
+        Err(Errno::EEXIST) if flags & raw::O_EXCL == 0 => (directory.lookup(&parent.component)?, false),
         Err(errno) => return Err(errno),
     };
     watch::entry_event(&**directory, &parent.component, FileType::Regular, raw::IN_CREATE, 0);
     let name = parent.directory.name.adopt(&parent.component, inode);
     // The maker may write to it whatever its mode says.
-    open_place(task, walk, Path { mount: parent.directory.mount, name }, flags & !raw::O_TRUNC, false)
+    let file = open_place(task, walk, Path { mount: parent.directory.mount, name }, flags & !raw::O_TRUNC, false)?;
+    file.created.store(made, Ordering::Relaxed);
+    Ok(file)
 }
 
 fn walk_one(walk: &Walk<'_>, parent: &super::walk::Parent) -> Result<Path, Errno> {
@@ -119,13 +122,20 @@ fn open_place(task: &Arc<Task>, walk: &Walk<'_>, place: Path, flags: u32, check:
             return Err(Errno::EPERM);
         }
     }
+    let access = if changes && file_type == FileType::Regular { Some(WriteAccess::take(&inode)?) } else { None };
     if truncates && file_type == FileType::Regular {
         inode.set_attributes(&SetAttributes { size: Some(0), ..SetAttributes::default() })?;
         watch::name_event(&place.name, raw::IN_MODIFY);
     }
     let ops = Arc::clone(&inode).open(flags, task)?;
     watch::name_event(&place.name, raw::IN_OPEN);
-    Ok(File::new(ops, inode, Some(place), flags))
+    let file = File::new(ops, inode, Some(place), flags);
+    if accesses & WRITE != 0
+        && let Some(access) = access
+    {
+        let _ = file.write_access.set(access);
+    }
+    Ok(file)
 }
 
 /// `O_TMPFILE`: a file in a directory's filesystem that no directory lists.
@@ -140,7 +150,7 @@ fn open_unlisted(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<
     permission::check_writable_mount(&directory)?;
     permission::check(directory.inode(), &walk.credentials, WRITE | EXECUTE)?;
     let permissions = mode & 0o7777 & !walk.task.fs().umask;
-    let inode = directory.inode().create_unlisted(permissions, &walk.credentials)?;
+    let inode = directory.inode().create_unlisted(permissions, &walk.credentials, flags & raw::O_EXCL == 0)?;
     let text = format!("#{}", inode.attributes()?.inode);
     let name = Name::unlisted(&directory.name, text.as_bytes(), Arc::clone(&inode));
     let ops = Arc::clone(&inode).open(flags & !raw::O_DIRECTORY, walk.task)?;

@@ -244,7 +244,7 @@ impl FileOps for MemfdOps {
             return Err(Errno::EPERM);
         }
         let size = memfd.object.size();
-        let offset = if file.appends() { size } else { offset };
+        let offset = if source.appends_to(file) { size } else { offset };
         if offset >= LARGEST && source.remaining() > 0 {
             return Err(Errno::EFBIG);
         }

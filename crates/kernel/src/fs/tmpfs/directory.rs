@@ -275,6 +275,7 @@ impl FileOps for OpenDirectory {
             }
             *complete = true;
         }
+        self.node.note_read(file);
         let own = self.node.attributes()?.inode;
         let parent = file.path.as_ref().and_then(|path| path.name.parent());
         let parent = parent.and_then(|parent| parent.inode.attributes().ok()).map_or(own, |attributes| attributes.inode);

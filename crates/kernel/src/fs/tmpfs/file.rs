@@ -72,7 +72,8 @@ impl FileOps for TmpfsFile {
         self
     }
 
-    fn read(&self, _file: &File, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {
+    fn read(&self, file: &File, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {
+        self.node.note_read(file);
         match self.contents()? {
             Contents::Lower(lower) => host::read_at(self.open_lower(&lower)?, destination, offset),
             Contents::Object(object) => object.read_pieces(offset, destination.remaining(), |place, length| match place {
@@ -88,7 +89,7 @@ impl FileOps for TmpfsFile {
 
     fn write(&self, file: &File, source: &mut Source<'_>, offset: u64) -> Result<usize, Errno> {
         let object = self.node.copy_up()?;
-        let offset = if file.appends() { object.size() } else { offset };
+        let offset = if source.appends_to(file) { object.size() } else { offset };
         let length = source.remaining();
         if length == 0 {
             return Ok(0);

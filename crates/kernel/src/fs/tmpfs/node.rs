@@ -18,7 +18,7 @@ use super::{NODE_CHARGE, Tmpfs};
 use crate::fs::host::{HostDirectory, HostEntry, Reopened};
 use crate::fs::pipe::Fifo;
 use crate::task::{Credentials, Task};
-use crate::vfs::file::FileOps;
+use crate::vfs::file::{File, FileOps};
 use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, Inode, InodeCommon, LinkTarget, NewNode, SetAttributes, SetTime};
 
 /// What a directory shows beneath its own entries.
@@ -72,6 +72,8 @@ pub struct State {
     pub uid: u32,
     pub gid: u32,
     pub links: u64,
+    /// Has never had a name but may get one (`O_TMPFILE`).
+    pub linkable: bool,
     pub accessed: Timespec,
     pub modified: Timespec,
     pub changed: Timespec,
@@ -105,7 +107,18 @@ impl Node {
         let now = crate::time::realtime();
         let links = if file_type == FileType::Directory { 2 } else { 1 };
         let (uid, gid) = owner;
-        let state = State { permissions, uid, gid, links, accessed: now, modified: now, changed: now, xattrs: BTreeMap::new(), body };
+        let state = State {
+            permissions,
+            uid,
+            gid,
+            links,
+            linkable: false,
+            accessed: now,
+            modified: now,
+            changed: now,
+            xattrs: BTreeMap::new(),
+            body,
+        };
         filesystem.nodes.fetch_add(1, Ordering::Relaxed);
         let number = filesystem.new_inode();
         Arc::new(Self { filesystem, number, file_type, created: now, charged, common: InodeCommon::default(), state: RwLock::new(state) })
@@ -132,6 +145,7 @@ impl Node {
             uid: found.uid,
             gid: found.gid,
             links: found.links,
+            linkable: false,
             accessed: found.accessed,
             modified: found.modified,
             changed: found.changed,
@@ -167,6 +181,10 @@ impl Node {
         let mut permissions = if file_type == FileType::Symlink { 0o777 } else { permissions };
         if inherits && file_type == FileType::Directory {
             permissions |= raw::S_ISGID;
+        } else if inherits && !credentials.in_group(gid) && !credentials.has(raw::CAP_FSETID) {
+            // Who is not in the group must not get at its rights this way.
+            let runs_as_group = permissions & (raw::S_ISGID | raw::S_IXGRP) == raw::S_ISGID | raw::S_IXGRP;
+            permissions &= if runs_as_group { !raw::S_ISGID } else { !0 };
         }
         drop(state);
         Ok(Self::new(Arc::clone(&self.filesystem), file_type, permissions, (credentials.fsuid, gid), body, true))
@@ -246,7 +264,20 @@ impl Node {
         Ok(())
     }
 
-    /// Notes a change of contents: times, and the loss of set-id bits that a write by somebody else brings.
+    /// Notes a read through an open file: its time, when it was last read before it was last changed (`MS_RELATIME`).
+    pub(super) fn note_read(&self, file: &File) {
+        if file.flags() & raw::O_NOATIME != 0 || file.path.as_ref().is_some_and(|path| path.mount.flags() & raw::MS_NOATIME != 0) {
+            return;
+        }
+        let state = self.state.read();
+        if state.accessed > state.modified && state.accessed > state.changed {
+            return;
+        }
+        drop(state);
+        self.state.write().accessed = crate::time::realtime();
+    }
+
+    /// Notes a change of contents.
     pub(super) fn note_write(&self) {
         let now = crate::time::realtime();
         let mut state = self.state.write();
@@ -343,17 +374,32 @@ impl Inode for Node {
         Ok(made)
     }
 
-    fn create_unlisted(&self, permissions: u32, credentials: &Credentials) -> Result<Arc<dyn Inode>, Errno> {
+    fn create_unlisted(&self, permissions: u32, credentials: &Credentials, linkable: bool) -> Result<Arc<dyn Inode>, Errno> {
         let made = self.make(&NewNode::File, permissions, credentials)?;
-        made.state.write().links = 0;
+        let mut state = made.state.write();
+        (state.links, state.linkable) = (0, linkable);
+        drop(state);
         Ok(made)
     }
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<(), Errno> {
         let target = Self::of(target).filter(|target| Arc::ptr_eq(&target.filesystem, &self.filesystem)).ok_or(Errno::EXDEV)?;
-        self.add(name, &target)?;
+        // Counted before it is entered, so that nobody finds an entry of a file without links.
+        let was_linkable = {
+            let mut state = target.state.write();
+            if state.links == 0 && !state.linkable {
+                return Err(Errno::ENOENT);
+            }
+            state.links += 1;
+            std::mem::take(&mut state.linkable)
+        };
+        let added = self.add(name, &target);
         let mut state = target.state.write();
-        state.links += 1;
+        if added.is_err() {
+            state.links -= 1;
+            state.linkable = was_linkable;
+            return added;
+        }
         state.changed = crate::time::realtime();
         Ok(())
     }

@@ -58,8 +58,8 @@ impl FileOps for OpenFile {
     fn write(&self, file: &File, source: &mut Source<'_>, offset: u64) -> Result<usize, Errno> {
         match &self.appending {
             // The host ignores the offset of a descriptor that appends.
-            Some(appending) if file.appends() => host::write_at(appending, source, 0),
-            None if file.appends() => {
+            Some(appending) if source.appends_to(file) => host::write_at(appending, source, 0),
+            None if source.appends_to(file) => {
                 let _one = self.end.lock();
                 host::write_at(&self.descriptor, source, self.size()?)
             }

@@ -1,0 +1,62 @@
+//! Who may write to a file and who may run it: never both at once, `ETXTBSY`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use cloudpilot_abi::Errno;
+
+use super::inode::Inode;
+
+/// How an inode is in use: positive for so many writers, negative for so many programs that run from it.
+#[derive(Default)]
+pub struct WriteCount(AtomicI64);
+
+impl WriteCount {
+    fn change(&self, step: i64) -> Result<(), Errno> {
+        let judge = |count: i64| (count == 0 || count.signum() == step).then_some(count + step);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, judge).map(drop).map_err(|_| Errno::ETXTBSY)
+    }
+
+    fn undo(&self, step: i64) {
+        self.0.fetch_sub(step, Ordering::AcqRel);
+    }
+
+    /// Whether somebody may write.
+    pub fn is_written(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+}
+
+/// The right to write to a file, for as long as it is held.
+pub struct WriteAccess(Arc<dyn Inode>);
+
+impl WriteAccess {
+    /// Takes it; `ETXTBSY` while a program runs from the file.
+    pub fn take(inode: &Arc<dyn Inode>) -> Result<Self, Errno> {
+        inode.common().writers.change(1)?;
+        Ok(Self(Arc::clone(inode)))
+    }
+}
+
+impl Drop for WriteAccess {
+    fn drop(&mut self) {
+        self.0.common().writers.undo(1);
+    }
+}
+
+/// The right to run a file, which nobody may write to meanwhile.
+pub struct RunAccess(Arc<dyn Inode>);
+
+impl RunAccess {
+    /// Takes it; `ETXTBSY` while somebody may write to the file.
+    pub fn take(inode: &Arc<dyn Inode>) -> Result<Self, Errno> {
+        inode.common().writers.change(-1)?;
+        Ok(Self(Arc::clone(inode)))
+    }
+}
+
+impl Drop for RunAccess {
+    fn drop(&mut self) {
+        self.0.common().writers.undo(-1);
+    }
+}
