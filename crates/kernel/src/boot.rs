@@ -70,9 +70,9 @@ impl Kernel {
     /// Boots. Call before the kernel process has other threads and before its own filter of host calls.
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
         crate::host::note_limit();
-        let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace } = config;
+        let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace, on_interference } = config;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;
-        let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso())
+        let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso(), on_interference)
             .map_err(|error| BootError::Host("start the first stub", error))?;
         let kernel = Arc::new(Self {
             hostname: parking_lot::Mutex::new(hostname),

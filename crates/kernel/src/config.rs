@@ -2,8 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
+use cloudpilot_platform::systrap::OnInterference;
+
 /// Everything the kernel is told at boot.
-#[derive(Debug)]
 pub struct BootConfig {
     /// What `uname -n` says inside.
     pub hostname: String,
@@ -21,6 +22,8 @@ pub struct BootConfig {
     pub patches_calls: bool,
     /// Where `--strace` prints; none switches tracing off.
     pub strace: Option<OwnedFd>,
+    /// Told when somebody on the host kills or stops a part of the sandbox.
+    pub on_interference: OnInterference,
 }
 
 /// One entry of the root's lower layer.

@@ -21,7 +21,7 @@ fn machine(code: &[u8]) -> (Arc<MemoryFile>, &'static Systrap, Box<dyn GuestThre
     static MACHINE: OnceLock<(Arc<MemoryFile>, Systrap)> = OnceLock::new();
     let (memory, platform) = MACHINE.get_or_init(|| {
         let memory = MemoryFile::new().expect("memory file");
-        let platform = Systrap::new(memory.descriptor().as_raw_fd(), find_vdso()).expect("platform");
+        let platform = Systrap::new(memory.descriptor().as_raw_fd(), find_vdso(), Box::new(|_| ())).expect("platform");
         (memory, platform)
     });
     let memory = Arc::clone(memory);

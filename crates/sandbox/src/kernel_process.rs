@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cloudpilot_jail::landlock::{self, Reachable};
 use cloudpilot_jail::namespaces::{Identity, Namespaces};
 use cloudpilot_jail::{privileges, root, seccomp};
+use cloudpilot_kernel::Interference;
 use cloudpilot_kernel::config::{self as kernel, BootConfig, ExitStatus, Program, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -114,7 +115,7 @@ fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
     let reachable: Vec<_> = opened.handles().map(reachable).collect::<Result<_, _>>()?;
     landlock::confine(&reachable, config.network == Network::Host)?;
     drop(reachable);
-    let machine = boot(boot_config(config, opened, resolver, strace))?;
+    let machine = boot(boot_config(config, opened, resolver, strace, link))?;
     let told = Arc::clone(link);
     machine.on_notice(Box::new(move |message| {
         let _ = packet::send(&told, &News::Notice { message: message.to_owned() });
@@ -192,7 +193,8 @@ fn reachable((handle, writable): (&OwnedFd, bool)) -> Result<Reachable<BorrowedF
     Ok(Reachable { handle: handle.as_fd(), directory, writable })
 }
 
-fn boot_config(config: &Config, opened: Opened, resolver: Option<Vec<u8>>, strace: Option<OwnedFd>) -> BootConfig {
+fn boot_config(config: &Config, opened: Opened, resolver: Option<Vec<u8>>, strace: Option<OwnedFd>, link: &Arc<OwnedFd>) -> BootConfig {
+    let link = Arc::clone(link);
     BootConfig {
         hostname: config.hostname.clone(),
         root: opened.root,
@@ -205,7 +207,25 @@ fn boot_config(config: &Config, opened: Opened, resolver: Option<Vec<u8>>, strac
         provided_files: host_root::provided_files(config, resolver),
         patches_calls: config.patch_calls,
         strace,
+        on_interference: Box::new(move |what| end_broken(&link, what)),
     }
+}
+
+/// Ends the sandbox because somebody on the host killed or stopped a part of it: what is left cannot be trusted to make progress.
+fn end_broken(link: &OwnedFd, what: Interference) -> ! {
+    let done = match what {
+        Interference::Killed => "killed",
+        Interference::Stopped => "stopped",
+    };
+    let failure = Failure::new(Code::Ended, format!("A process of the sandbox was {done} by somebody on the host")).hint(
+        if what == Interference::Killed {
+            "if nobody did, the host ran out of memory"
+        } else {
+            "stop and continue all of its processes, or none"
+        },
+    );
+    let _ = packet::send(link, &News::Broken(failure));
+    end(1)
 }
 
 fn limits(given: &Limits) -> kernel::Limits {

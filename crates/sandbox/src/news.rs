@@ -24,6 +24,8 @@ pub enum News {
     },
     /// It could not start.
     Failed(Failure),
+    /// It breaks off, for this reason.
+    Broken(Failure),
     /// The kernel has something to say to the user: the out-of-memory killer did its work.
     Notice {
         /// In a sentence.

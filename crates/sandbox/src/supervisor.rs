@@ -160,6 +160,7 @@ impl<'a> Supervisor<'a> {
                 crate::state::sweep(&self.sandbox.remnants.directory);
             }
             Ok(News::Failed(failure)) => self.end = self.end.take().or(Some(End::NotStarted(failure))),
+            Ok(News::Broken(failure)) => self.end = self.end.take().or(Some(End::Crashed(failure))),
             Ok(News::Exited { exit_code, signal, .. }) => {
                 let result = exit_code.ok_or(signal.unwrap_or(libc::SIGKILL as u8));
                 self.end = self.end.take().or(Some(End::Exited(result)));

@@ -58,7 +58,7 @@ fn replace(task: &Arc<Task>, program: &Program) -> Result<(), Errno> {
     *task.mm.lock() = Some(mm);
     exit::release_vfork_parent(task);
     *task.credentials.lock() = credentials;
-    forget_program(task, program);
+    forget_program(task, program, secure);
     Ok(())
 }
 
@@ -90,6 +90,7 @@ fn new_credentials(task: &Task, program: &Program) -> (Arc<Credentials>, bool) {
     let nosuid = program.file.path.as_ref().is_some_and(|path| path.mount.flags() & raw::MS_NOSUID != 0);
     if !nosuid
         && !new.no_new_privs
+        && !is_held(task)
         && let Ok(attributes) = program.file.inode.attributes()
     {
         if attributes.permissions & raw::S_ISUID != 0 {
@@ -113,8 +114,14 @@ fn new_credentials(task: &Task, program: &Program) -> (Arc<Credentials>, bool) {
     (Arc::new(new), secure)
 }
 
-/// What of the old program does not outlive it.
-fn forget_program(task: &Arc<Task>, program: &Program) {
+/// Whether a tracer holds on to the task that could not trace a program with more rights, and would have one in its hands (`execve(2)`).
+fn is_held(task: &Task) -> bool {
+    let may_trace_all = |task: &Arc<Task>| task.credentials().has(raw::CAP_SYS_PTRACE);
+    task.ptrace.tracer().is_some_and(|tracer| !tracer.family.lock().tasks.first().is_some_and(may_trace_all))
+}
+
+/// What of the old program does not outlive it. Programs with more rights than their starter keep their memory to themselves.
+fn forget_program(task: &Arc<Task>, program: &Program, secure: bool) {
     let process = &task.process;
     process.signals.lock().reset_handlers();
     task.signals.lock().alternate_stack = StackT::default();
@@ -126,7 +133,7 @@ fn forget_program(task: &Arc<Task>, program: &Program) {
     name.truncate(NAME_LENGTH);
     *task.name.lock() = name;
     process.executable.lock().clone_from(&program.file.path);
-    process.dumpable.store(1, Ordering::Relaxed);
+    process.dumpable.store(u32::from(!secure), Ordering::Relaxed);
     process.family.lock().has_execed = true;
     let shared = task.files();
     // Two: the task's own and this one.

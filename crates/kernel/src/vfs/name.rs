@@ -132,12 +132,17 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        // Nobody holds this name: take the dead entry out of the parent, unless a new name has taken its place.
-        if let Some((parent, component)) = self.place.get_mut().take() {
-            let mut children = parent.children.lock();
-            if children.get(&component).is_some_and(|child| child.strong_count() == 0) {
-                children.remove(&component);
+        // Nobody holds this name: take the dead entry out of the parent, unless a new name has taken its place. Where we were the parent's last
+        // holder it goes the same way, one after the other: inside each other's drop, a deep tree would exhaust the stack.
+        let mut place = self.place.get_mut().take();
+        while let Some((parent, component)) = place {
+            {
+                let mut children = parent.children.lock();
+                if children.get(&component).is_some_and(|child| child.strong_count() == 0) {
+                    children.remove(&component);
+                }
             }
+            place = Arc::into_inner(parent).and_then(|mut parent| parent.place.get_mut().take());
         }
     }
 }

@@ -100,8 +100,15 @@ pub fn first_stub(shared: &Arc<Shared>, vdso: Option<&HostVdso>) -> io::Result<S
     if !thread.note_stop() || thread.stop_signal() != libc::SIGILL {
         return Err(io::Error::other("the first stub crashed before its first instruction"));
     }
+    if !thread.forget_origin() {
+        return Err(io::Error::other("the host's signal frames are not as expected"));
+    }
     let own = Slots::guest_address(slot);
-    let mut calls = vec![HostCall::new(raw::__NR_madvise, &[own, SLOT_SIZE, u64::from(raw::MADV_DONTFORK)])];
+    // Its thread pointer is that of the kernel process, whose place is nobody's business.
+    let mut calls = vec![
+        HostCall::new(raw::__NR_madvise, &[own, SLOT_SIZE, u64::from(raw::MADV_DONTFORK)]),
+        HostCall::new(raw::__NR_arch_prctl, &[ARCH_SET_FS, 0]),
+    ];
     let mut from = 0;
     let code = (STUB_CODE, STUB_CODE + STUB_CODE_SIZE);
     let kept =
@@ -146,6 +153,8 @@ fn rseq_registration() -> Option<(u64, u32)> {
     }
 }
 
+/// `arch_prctl(2)`.
+const ARCH_SET_FS: u64 = 0x1002;
 /// Exit status of a first stub that could not move the vDSO.
 const EXIT_VDSO: u64 = 2;
 /// Signature that glibc registers `rseq` with on x86-64.

@@ -23,38 +23,53 @@ pub const THREAD_FLAGS: u32 =
 
 /// A host call that a stub may make, with the values that one argument may have (its index; none for any).
 pub struct AllowedCall {
+    /// Name.
+    pub name: &'static str,
     /// Number.
     pub number: u32,
     /// Argument to check.
     pub argument: Option<usize>,
     /// Values that pass.
     pub values: &'static [u32],
+    /// What it is needed for.
+    pub why: &'static str,
 }
 
-const fn any(number: u32) -> AllowedCall {
-    AllowedCall { number, argument: None, values: &[] }
+const fn any(name: &'static str, number: u32, why: &'static str) -> AllowedCall {
+    AllowedCall { name, number, argument: None, values: &[], why }
 }
 
-const fn checked(number: u32, argument: usize, values: &'static [u32]) -> AllowedCall {
-    AllowedCall { number, argument: Some(argument), values }
+const fn checked(name: &'static str, number: u32, argument: usize, values: &'static [u32], why: &'static str) -> AllowedCall {
+    AllowedCall { name, number, argument: Some(argument), values, why }
 }
+
+/// Plain waiting and waking. Without the others (priority inheritance, requeueing), which have been the way into Linux more than once.
+const FUTEX_OPERATIONS: &[u32] = &[raw::FUTEX_WAIT, raw::FUTEX_WAKE];
+
+/// Fixed addresses only; of descriptors only, since anonymous memory would count for nobody.
+const MAPPINGS: &[u32] =
+    &[raw::MAP_FIXED | raw::MAP_SHARED, raw::MAP_FIXED | raw::MAP_PRIVATE, raw::MAP_FIXED | raw::MAP_SHARED | raw::MAP_NORESERVE];
+
+/// `ARCH_SET_GS`, `ARCH_SET_FS`, `ARCH_GET_FS`, `ARCH_GET_GS`.
+const SEGMENTS: &[u32] = &[0x1001, 0x1002, 0x1003, 0x1004];
 
 /// What a stub may ask of the host.
 pub const CALLS: &[AllowedCall] = &[
-    any(raw::__NR_futex),
-    any(raw::__NR_rt_sigreturn),
-    // Fixed addresses only; shared or private.
     checked(
-        raw::__NR_mmap,
-        3,
-        &[raw::MAP_FIXED | raw::MAP_SHARED, raw::MAP_FIXED | raw::MAP_PRIVATE, raw::MAP_FIXED | raw::MAP_SHARED | raw::MAP_NORESERVE],
+        "futex",
+        raw::__NR_futex,
+        1,
+        FUTEX_OPERATIONS,
+        "passing the turn to the kernel process and waiting for it; without other operations",
     ),
-    any(raw::__NR_munmap),
-    any(raw::__NR_mprotect),
-    checked(raw::__NR_clone, 0, &[FORK_FLAGS, THREAD_FLAGS]),
-    checked(raw::__NR_madvise, 2, &[raw::MADV_DONTFORK]),
-    checked(raw::__NR_arch_prctl, 0, &[0x1001, 0x1002, 0x1003, 0x1004]),
-    any(raw::__NR_exit),
+    any("rt_sigreturn", raw::__NR_rt_sigreturn, "letting the guest run on after a stop; the host restores no privileged state"),
+    checked("mmap", raw::__NR_mmap, 3, MAPPINGS, "the guest's areas, at fixed addresses, from open descriptors"),
+    any("munmap", raw::__NR_munmap, "removing the guest's areas"),
+    any("mprotect", raw::__NR_mprotect, "protection of the guest's areas"),
+    checked("clone", raw::__NR_clone, 0, &[FORK_FLAGS, THREAD_FLAGS], "processes and threads of the guest"),
+    checked("madvise", raw::__NR_madvise, 2, &[raw::MADV_DONTFORK], "keeping a slot from children"),
+    checked("arch_prctl", raw::__NR_arch_prctl, 0, SEGMENTS, "bases of the `fs` and `gs` segments"),
+    any("exit", raw::__NR_exit, "end of a thread"),
 ];
 
 const LOAD: u16 = 0x20;

@@ -46,13 +46,13 @@ pub struct Systrap {
 
 impl Systrap {
     /// Prepares the stub's page and the first stub. Call before other threads exist and before the kernel process installs its own filter.
-    /// `vdso` comes from [`find_vdso`].
-    pub fn new(memory: i32, vdso: Option<&HostVdso>) -> io::Result<Self> {
+    /// `vdso` comes from [`find_vdso`]. `on_interference` is told when somebody on the host kills or stops a stub.
+    pub fn new(memory: i32, vdso: Option<&HostVdso>, on_interference: OnInterference) -> io::Result<Self> {
         birth::map_stub_code()?;
         let shared = Arc::new(Shared { slots: Slots::new()?, memory, vdso: vdso.and_then(birth::moved) });
         let zygote = birth::first_stub(&shared, vdso)?;
         let reaped = Arc::clone(&shared);
-        std::thread::Builder::new().name("reaper".into()).stack_size(64 << 10).spawn(move || reap(&reaped))?;
+        std::thread::Builder::new().name("reaper".into()).stack_size(64 << 10).spawn(move || reap(&reaped, &on_interference))?;
         Ok(Self { shared, zygote: Mutex::new(zygote) })
     }
 }
@@ -67,14 +67,46 @@ impl Platform for Systrap {
     }
 }
 
+/// What somebody on the host did to a stub. The guest cannot: no call that a stub may make sends a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interference {
+    /// `SIGKILL`, by a user or by the host's out-of-memory killer.
+    Killed,
+    /// `SIGSTOP`, and not continued within [`STOP_GRACE`].
+    Stopped,
+}
+
+/// Called by the thread that notices it.
+pub type OnInterference = Box<dyn Fn(Interference) + Send>;
+
+/// How long a stub may be stopped before that is taken for good: whoever stops and continues all processes of a sandbox does so one after the
+/// other.
+const STOP_GRACE: std::time::Duration = std::time::Duration::from_millis(400);
+
 /// Waits for the ends of stub processes for as long as there are any, which is as long as the zygote lives.
-fn reap(shared: &Shared) {
-    use rustix::process::{WaitOptions, wait};
+fn reap(shared: &Shared, on_interference: &OnInterference) {
+    use rustix::process::{WaitOptions, wait, waitpid};
     loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((pid, _))) => shared.slots.process_died(pid.as_raw_nonzero().get()),
-            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+        let (pid, mut status) = match wait(WaitOptions::UNTRACED) {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(rustix::io::Errno::INTR) => continue,
             Err(_) => return,
+        };
+        if status.stopped() {
+            std::thread::sleep(STOP_GRACE);
+            match waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::CONTINUED) {
+                Ok(None) => {
+                    on_interference(Interference::Stopped);
+                    continue;
+                }
+                Ok(Some((_, next))) if !next.continued() => status = next,
+                Ok(Some(_)) | Err(_) => continue,
+            }
         }
+        let number = pid.as_raw_nonzero().get();
+        if status.terminating_signal() == Some(libc::SIGKILL) && shared.slots.should_live(number) {
+            on_interference(Interference::Killed);
+        }
+        shared.slots.process_died(number);
     }
 }

@@ -24,6 +24,8 @@ struct Use {
 struct ProcessSlots {
     mapped: Vec<u32>,
     retired: Vec<u32>,
+    /// We have killed it.
+    death_expected: bool,
 }
 
 /// All slots.
@@ -91,6 +93,28 @@ impl Slots {
     /// Notes that a process has a slot mapped.
     pub fn assign(&self, process: i32, slot: u32) {
         self.used.lock().processes.entry(process).or_default().mapped.push(slot);
+    }
+
+    /// Notes the first slot of a new process; false if the process is known.
+    pub fn assign_first(&self, process: i32, slot: u32) -> bool {
+        let mut used = self.used.lock();
+        if used.processes.contains_key(&process) {
+            return false;
+        }
+        used.processes.entry(process).or_default().mapped.push(slot);
+        true
+    }
+
+    /// A process is about to be killed by us.
+    pub fn expect_death(&self, process: i32) {
+        if let Some(slots) = self.used.lock().processes.get_mut(&process) {
+            slots.death_expected = true;
+        }
+    }
+
+    /// Whether a process is one of ours and we have not killed it.
+    pub fn should_live(&self, process: i32) -> bool {
+        self.used.lock().processes.get(&process).is_some_and(|slots| !slots.death_expected)
     }
 
     /// The kernel thread of a slot is done with it. While the process lives it keeps the slot mapped, so that only its own threads may

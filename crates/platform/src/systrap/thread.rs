@@ -39,6 +39,8 @@ const ERROR_FETCH: u64 = 16;
 
 /// Bytes of the floating-point state before the part that XSAVE adds.
 const LEGACY_STATE: usize = 512;
+/// Bytes that XSAVE puts before the rest.
+const XSAVE_HEADER: usize = 64;
 /// Where the legacy part describes the rest (`struct _fpx_sw_bytes`): magic, whole size, features, XSAVE size.
 const SW_MAGIC: usize = 464;
 const SW_EXTENDED_SIZE: usize = 468;
@@ -90,6 +92,7 @@ impl Interrupter for Signaller {
     }
 
     fn kill(&self) {
+        self.shared.slots.expect_death(self.process);
         // SAFETY: as above.
         unsafe { libc::kill(self.process, libc::SIGKILL) };
     }
@@ -146,6 +149,25 @@ impl SystrapThread {
             }
             None => false,
         }
+    }
+
+    /// Takes out of the first stub's stop what it shows of the kernel process that it is a copy of: registers, addresses of code, vector state. Every
+    /// guest thread's first state is a copy of this one, in memory that the guest can read.
+    pub(crate) fn forget_origin(&mut self) -> bool {
+        let Some((offset, size)) = self.floating_point_area() else { return false };
+        let slots = &self.shared.slots;
+        let zero = |from: u64, to: u64| {
+            // SAFETY: both lie within the slot, whose thread waits.
+            unsafe { std::ptr::write_bytes(slots.pointer(self.slot, from), 0, to.saturating_sub(from) as usize) };
+        };
+        self.set_word(self.context + UCONTEXT_REGISTERS, Registers::default());
+        self.set_word(self.context + UCONTEXT_FAULT_ADDRESS, 0_u64);
+        zero(self.context + UCONTEXT_SIZE, offset);
+        zero(offset, offset + SW_MAGIC as u64);
+        // Behind the state there is a word that the host looks for.
+        zero(offset + LEGACY_STATE as u64, offset + (size as u64).saturating_sub(size_of::<u32>() as u64).max(LEGACY_STATE as u64));
+        self.reset_floating_point();
+        true
     }
 
     /// Signal of the last stop.
@@ -293,11 +315,15 @@ impl SystrapThread {
             self.shared.slots.give_back(slot);
             return Err(SpawnError::Refused(errno));
         }
-        let process = calls[1].result as i32;
-        self.shared.slots.assign(process, slot);
+        // The result is the guest's to forge: 0, -1 and numbers of processes that are there already would make us signal others. What it really
+        // made is none of ours; its slot is lost.
+        let process = i32::try_from(calls[1].result).ok().filter(|process| *process > 1).ok_or(SpawnError::Gone)?;
+        if !self.shared.slots.assign_first(process, slot) {
+            return Err(SpawnError::Gone);
+        }
         // It may have died before it was entered: then nobody would tell.
         // SAFETY: signal 0 only asks.
-        if process <= 1 || unsafe { libc::kill(process, 0) } != 0 {
+        if unsafe { libc::kill(process, 0) } != 0 {
             self.shared.slots.process_died(process);
         }
         Ok(self.finish_spawn(slot, process, process))
@@ -554,7 +580,10 @@ impl GuestThread for SystrapThread {
 
 impl SystrapThread {
     fn saved_floating_point(&self) -> Vec<u8> {
-        let Some((offset, size)) = self.floating_point_area() else { return Vec::new() };
+        self.floating_point_area().map_or_else(Vec::new, |(offset, size)| self.copy_area(offset, size))
+    }
+
+    fn copy_area(&self, offset: u64, size: usize) -> Vec<u8> {
         let mut state = vec![0; size];
         // SAFETY: the area was checked to lie within the slot.
         unsafe { std::ptr::copy_nonoverlapping(self.shared.slots.pointer(self.slot, offset), state.as_mut_ptr(), size) };
@@ -566,14 +595,15 @@ impl SystrapThread {
         if state.len() < LEGACY_STATE {
             return false;
         }
-        let mut new = self.saved_floating_point();
+        // Copied once: what sizes it tells is looked at in the copy, which the guest cannot change any more.
+        let mut new = self.copy_area(offset, size);
         new[..SW_MAGIC].copy_from_slice(&state[..SW_MAGIC]);
         let mxcsr = u32::from_le_bytes([state[24], state[25], state[26], state[27]]) & MXCSR_MASK;
         new[24..28].copy_from_slice(&mxcsr.to_le_bytes());
         let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        if size > LEGACY_STATE {
+        if size >= LEGACY_STATE + XSAVE_HEADER {
             let xstate = (word(&new, SW_XSTATE_SIZE) as usize).min(size);
-            let header = LEGACY_STATE..LEGACY_STATE + 64;
+            let header = LEGACY_STATE..LEGACY_STATE + XSAVE_HEADER;
             new[header.clone()].fill(0);
             if word(state, SW_MAGIC) == FP_XSTATE_MAGIC1 && state.len() >= xstate && xstate >= header.end {
                 new[header.end..xstate].copy_from_slice(&state[header.end..xstate]);
@@ -586,7 +616,7 @@ impl SystrapThread {
             }
         }
         // SAFETY: `new` has the area's size, which was checked to lie within the slot.
-        unsafe { std::ptr::copy_nonoverlapping(new.as_ptr(), self.shared.slots.pointer(self.slot, offset), new.len().min(size)) };
+        unsafe { std::ptr::copy_nonoverlapping(new.as_ptr(), self.shared.slots.pointer(self.slot, offset), new.len()) };
         true
     }
 

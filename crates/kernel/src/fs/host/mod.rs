@@ -6,7 +6,7 @@ pub mod file;
 pub mod volume;
 
 use std::collections::VecDeque;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
@@ -35,9 +35,14 @@ pub struct Reopened {
 }
 
 impl Reopened {
+    /// The open descriptor, if it is there.
+    fn present(&self) -> Option<Arc<OwnedFd>> {
+        self.descriptor.lock().upgrade()
+    }
+
     /// The open descriptor, by `open` if it is not there.
     pub fn get(&self, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<Arc<OwnedFd>, Errno> {
-        if let Some(descriptor) = self.descriptor.lock().upgrade() {
+        if let Some(descriptor) = self.present() {
             return Ok(descriptor);
         }
         let descriptor = Arc::new(open()?);
@@ -58,6 +63,8 @@ enum Way {
     Root(Arc<OwnedFd>),
     /// By its name in another one; it has these numbers (device and inode), or is not the one any more.
     Below { parent: Arc<HostDirectory>, name: CString, numbers: (u64, u64), handle: Reopened },
+    /// It is being dropped.
+    Gone,
 }
 
 /// A directory of the host.
@@ -65,6 +72,16 @@ pub struct HostDirectory {
     way: Way,
     /// Hide whatever "others" may not read.
     world_readable_only: bool,
+}
+
+impl Drop for HostDirectory {
+    fn drop(&mut self) {
+        // As for names: those above go one after the other.
+        let mut way = std::mem::replace(&mut self.way, Way::Gone);
+        while let Way::Below { parent, .. } = way {
+            way = Arc::into_inner(parent).map_or(Way::Gone, |mut parent| std::mem::replace(&mut parent.way, Way::Gone));
+        }
+    }
 }
 
 /// One entry found in a host directory.
@@ -89,28 +106,45 @@ fn errno(error: rustix::io::Errno) -> Errno {
     Errno(error.raw_os_error() as u16)
 }
 
+/// A handle to a directory in another one; `ESTALE` if another one has taken its name.
+fn open_below(above: &OwnedFd, name: &CStr, numbers: (u64, u64)) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::openat2(above, name, flags, Mode::empty(), resolve()).map_err(errno)?;
+    let attributes = statx(found.as_fd(), c"")?;
+    if (attributes.device, attributes.inode) == numbers { Ok(found) } else { Err(Errno::ESTALE) }
+}
+
 impl HostDirectory {
     /// A root, by its handle.
     pub fn root(handle: OwnedFd, world_readable_only: bool) -> Arc<Self> {
         Arc::new(Self { way: Way::Root(Arc::new(handle)), world_readable_only })
     }
 
-    fn handle(&self) -> Result<Arc<OwnedFd>, Errno> {
-        let (parent, name, numbers, handle) = match &self.way {
-            Way::Root(handle) => return Ok(Arc::clone(handle)),
-            Way::Below { parent, name, numbers, handle } => (parent, name, numbers, handle),
+    fn handle(self: &Arc<Self>) -> Result<Arc<OwnedFd>, Errno> {
+        // Up to the first directory that is open, and down again: not by recursion, since the tree may be deeper than the stack.
+        let mut closed: Vec<Arc<Self>> = Vec::new();
+        let mut at = Arc::clone(self);
+        let mut above = loop {
+            let parent = match &at.way {
+                Way::Root(handle) => break Arc::clone(handle),
+                Way::Gone => return Err(Errno::ESTALE),
+                Way::Below { parent, handle, .. } => match handle.present() {
+                    Some(handle) => break handle,
+                    None => Arc::clone(parent),
+                },
+            };
+            closed.push(std::mem::replace(&mut at, parent));
         };
-        handle.get(|| {
-            let above = parent.handle()?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let found = rustix::fs::openat2(&above, name, flags, Mode::empty(), resolve()).map_err(errno)?;
-            let attributes = statx(found.as_fd(), c"")?;
-            if (attributes.device, attributes.inode) == *numbers { Ok(found) } else { Err(Errno::ESTALE) }
-        })
+        for directory in closed.iter().rev() {
+            if let Way::Below { name, numbers, handle, .. } = &directory.way {
+                above = handle.get(|| open_below(&above, name, *numbers))?;
+            }
+        }
+        Ok(above)
     }
 
     /// Attributes of the directory itself.
-    pub fn attributes(&self) -> Result<Attributes, Errno> {
+    pub fn attributes(self: &Arc<Self>) -> Result<Attributes, Errno> {
         statx(self.handle()?.as_fd(), c"")
     }
 
@@ -140,7 +174,7 @@ impl HostDirectory {
     }
 
     /// Opens a regular file. Devices, sockets and FIFOs of the host are never opened: `ENXIO`.
-    pub fn open_file(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    pub fn open_file(self: &Arc<Self>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let name = host_name(name)?;
         // NONBLOCK: should the host swap a FIFO in, opening it must not hang us.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -153,7 +187,7 @@ impl HostDirectory {
     }
 
     /// Names and types of all entries that may be seen.
-    pub fn list(&self) -> Result<Vec<(Vec<u8>, u64, FileType)>, Errno> {
+    pub fn list(self: &Arc<Self>) -> Result<Vec<(Vec<u8>, u64, FileType)>, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let own = self.handle()?;
         let readable = rustix::fs::openat2(&own, c".", flags, Mode::empty(), resolve()).map_err(errno)?;

@@ -24,6 +24,20 @@ pub struct Directory {
     next: u64,
 }
 
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // One directory after the other, not inside each other's drop: a deep tree would exhaust the stack.
+        let mut dead: Vec<Arc<Node>> = self.entries.drain().map(|(_, node)| node).collect();
+        while let Some(node) = dead.pop() {
+            if let Some(mut node) = Arc::into_inner(node)
+                && let Body::Directory(directory) = &mut node.state.get_mut().body
+            {
+                dead.extend(directory.entries.drain().map(|(_, node)| node));
+            }
+        }
+    }
+}
+
 /// Names known to be absent that one directory remembers; past it they are asked for again. A guest that probes random names must not make
 /// the kernel process grow.
 const MOST_ABSENT: usize = 4096;

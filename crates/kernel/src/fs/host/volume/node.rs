@@ -231,6 +231,12 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.volume.forget(self.key);
+        // The directories above, of which this was the last holder, one after the other: inside each other's drop, a deep tree would exhaust the
+        // stack.
+        let mut place = self.place.get_mut().take();
+        while let Some((directory, _)) = place {
+            place = Arc::into_inner(directory).and_then(|mut directory| directory.place.get_mut().take());
+        }
     }
 }
 
