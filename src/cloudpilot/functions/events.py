@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloudpilot.functions.errors import FunctionError
 
 if TYPE_CHECKING:
-    from cloudpilot.functions.pool import Pools
+    from cloudpilot.functions.pools import Pools
     from cloudpilot.functions.records import Function
     from cloudpilot.functions.registry import Registry
 

@@ -3,250 +3,325 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
-import json
+import logging
 import socket
 import time
-import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import h11
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloudpilot.errors import SandboxException
-from cloudpilot.service.agent import settle
+from cloudpilot.functions.call import Call, Outcome, problem
+from cloudpilot.functions.runtime_interface import Connection
 from cloudpilot.service.failures import Failure
-from cloudpilot.service.processes import Output
+from cloudpilot.service.processes import End, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloudpilot.engine.pending import Pending
+    from cloudpilot.functions.launch import Launch
+    from cloudpilot.functions.records import Function
     from cloudpilot.service.processes import Process
     from cloudpilot.service.sandboxes import Sandbox
 
 PORT = 9001
 """Where a function's program finds the runtime interface."""
-LARGEST_ANSWER = 6 << 20
-"""Bytes of an answer, as with Lambda."""
-LOG_TAIL = 4096
-"""Bytes of the log that a caller gets, as with Lambda."""
-_MOST_LOG = 64 << 10
-_LARGEST_HEAD = 64 << 10
-_CHUNK = 256 << 10
-_BASE = "/2018-06-01/runtime"
-_LOG_PAUSE = 0.01
+INIT_PATIENCE = 10.0
+"""Seconds that a program has to get ready before the time of its first call begins to run, as with Lambda."""
+MOST_CONNECTIONS = 16
+"""Connections of a program to the runtime interface; runtimes use one or two."""
+MOST_LOG = 64 << 10
+"""Newest bytes of a call's log that are kept for its caller."""
+MOST_LOG_OF_CALL = 10 << 20
+"""Bytes of a call's log that go into the function's log. A program that prints a gigabyte is heard, but not written down."""
+_MOST_DRAINED = 1 << 20
+"""Bytes that are read at a call's end without letting anybody else go on: what a pipe holds."""
+
+log = logging.getLogger("cloudpilot.functions")
 
 
-@dataclass(eq=False)
-class Call:
-    """A call on its way.
+class Instance(Protocol):
+    """Something that serves calls of one function.
 
     Attributes:
-        id: Its number, as the program and the caller know it.
-        payload: What the function is called with.
-        deadline: When it is given up, in seconds since 1970.
-        result: Whether the function failed, and what it answered.
+        sandbox: Where its program runs.
+        capacity: Calls that it serves at the same time.
+        busy: Calls that it serves now.
+        over: Whether it serves no more.
+        last_used: When it was given back last, by the monotonic clock.
+        memory_bytes: What it was measured to use; 0 if it never was.
     """
 
-    payload: bytes
-    deadline: float
-    arn: str
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    result: asyncio.Future[tuple[str | None, bytes]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    sandbox: Sandbox
+    capacity: int
+    busy: int
+    over: bool
+    last_used: float
+    memory_bytes: int
 
-    def settle(self, error: str | None, answer: bytes) -> bool:
-        """Ends it; the first to do so counts."""
-        if self.result.done():
-            return False
-        self.result.set_result((error, answer))
-        return True
+    async def start(self, launch: Launch) -> None:
+        """Starts the program; returns when it is ready, has failed, or has taken `INIT_PATIENCE`."""
 
-
-def problem(kind: str, message: str) -> bytes:
-    """What a caller is answered when the function could not."""
-    return json.dumps({"errorType": kind, "errorMessage": message}).encode()
-
-
-class Instance:
-    """A sandbox that serves one function, one call at a time."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-        self.last_used = time.monotonic()
-        self.over = asyncio.Event()
-        self.init_error: bytes | None = None
-        self._log = bytearray()
-        self._reason = "without providing a reason"
-        self._call: Call | None = None
-        self._wanted = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def start(self, args: list[str], envs: dict[str, str]) -> None:
-        """Starts the program."""
-        # Before the program, which may connect at once.
-        self._spawn(self._accept(*self._offer()))
-        process = await self.sandbox.inside.start(args, envs=envs, cwd="/var/task")
-        self._spawn(self._follow(process))
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def serve(self, call: Call, seconds: float) -> tuple[str | None, bytes, bytes]:
-        """Serves a call. Answers what failed if the function did, its answer, and its log."""
-        self._log.clear()
-        started = time.monotonic()
-        self._call = call
-        self._wanted.set()
-        over = asyncio.ensure_future(self.over.wait())
-        try:
-            waited: list[asyncio.Future[Any]] = [call.result, over]
-            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over.cancel()
-        if not call.result.done():
-            if self.over.is_set():
-                message = f"RequestId: {call.id} Error: Runtime exited {self._reason}"
-                call.settle("Unhandled", self.init_error or problem("Runtime.ExitError", message))
-            else:
-                # Whatever it does now is for nobody.
-                self.end()
-                call.settle(
-                    "Unhandled", problem("Sandbox.Timedout", f"RequestId: {call.id} Error: Task timed out after {seconds:.2f} seconds")
-                )
-        self._call = None
-        error, answer = call.result.result()
-        # What it wrote before it answered is in the pipe by now.
-        await asyncio.sleep(_LOG_PAUSE if self._log or error else 0)
-        self.last_used = time.monotonic()
-        spent = (time.monotonic() - started) * 1000
-        report = (
-            f"END RequestId: {call.id}\nREPORT RequestId: {call.id}\tDuration: {spent:.2f} ms\tMemory Size: {self.sandbox.memory_mb} MB\n"
-        )
-        log = f"START RequestId: {call.id} Version: $LATEST\n".encode() + bytes(self._log) + report.encode()
-        return error, answer, base64.b64encode(log[-LOG_TAIL:])
+    async def serve(self, call: Call) -> Outcome:
+        """Serves a call."""
 
     def end(self) -> None:
         """Stops serving."""
-        self.over.set()
+
+
+class CallLog:
+    """What a program writes: the end of it is kept for the caller, all of it goes on, up to a limit."""
+
+    def __init__(self, on_log: Callable[[bytes], None], on_end: Callable[[str], None]) -> None:
+        self._on_log = on_log
+        self._on_end = on_end
+        self._tail = bytearray()
+        self._left = MOST_LOG_OF_CALL
+        self._start = b""
+
+    full = False
+
+    def begin(self, call: Call, version: str) -> None:
+        """What comes now belongs to that call."""
+        self._tail.clear()
+        self._left = MOST_LOG_OF_CALL
+        self._start = f"START RequestId: {call.id} Version: {version}\n".encode()
+
+    def put(self, item: Output | End | Failure) -> None:
+        """Takes what the program writes, and how it ends."""
+        if isinstance(item, End):
+            self._on_end(f"with error: {item.status}" if item.error else "without providing a reason")
+        elif isinstance(item, Failure):
+            self._on_end(f"with error: {item.message}")
+        else:
+            self._tail += item.data
+            del self._tail[:-MOST_LOG]
+            if self._left > 0:
+                self._write(item.data[: self._left])
+                self._left -= len(item.data)
+                if self._left <= 0:
+                    self._write(b"\n[the rest of this call's log is left out]\n")
+
+    def finish(self, lines: str) -> bytes:
+        """The call is over. Answers its whole log, if it is short, else its end."""
+        text = lines.encode()
+        start = f"{self._start.decode()}" if self._start else ""
+        self._write(text)
+        return start.encode() + bytes(self._tail) + text
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._on_log(self._start + data if self._start else data)
+        except OSError as error:
+            log.warning("the log of a function cannot be written", extra={"error": str(error)})
+        self._start = b""
+
+
+class EventInstance:
+    """A sandbox that serves one function, one call at a time."""
+
+    capacity = 1
+
+    def __init__(self, sandbox: Sandbox, function: Function, on_log: Callable[[bytes], None]) -> None:
+        self.sandbox = sandbox
+        self.busy = 0
+        self.over = False
+        self.last_used = self._born = time.monotonic()
+        self.memory_bytes = 0
+        self._function = function
+        self._loop = asyncio.get_running_loop()
+        self._log = CallLog(on_log, self._ended)
+        self._process: Process | None = None
+        self._reason = "without providing a reason"
+        self._init_error: bytes | None = None
+        self._init_seconds: float | None = None
+        self._told_init = False
+        self._call: Call | None = None
+        self._given = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = 0.0
+        self._asking: list[Connection] = []
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._offered = False
+        self._ready = asyncio.Event()
+
+    async def start(self, launch: Launch) -> None:
+        """Starts the program."""
+        # Before the program, which may connect at once.
+        self._offer()
+        self._process = await self.sandbox.inside.start(launch.args, envs=launch.env, cwd=launch.workdir)
+        self._process.tell(self._log)
+        try:
+            async with asyncio.timeout(INIT_PATIENCE):
+                await self._ready.wait()
+        except TimeoutError:
+            pass  # Its first call's time runs, then.
+
+    # Calls.
+
+    async def serve(self, call: Call) -> Outcome:
+        """Serves a call."""
+        self._call = call
+        self._given = False
+        self._log.begin(call, self._function.version)
+        self._started = time.monotonic()
+        if self.over:
+            self._fail(call)
+        elif self._asking:
+            self._give(self._asking.pop(0))
+        else:
+            self._timer = self._loop.call_later(call.seconds, self._out_of_time, call)
+        try:
+            error, answer = await call.result
+        finally:
+            self._call = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        seconds = time.monotonic() - self._started
+        if self._process is not None:
+            self._process.drain(_MOST_DRAINED)
+        if call.stream is not None:
+            if answer:
+                call.stream.put(answer)
+            call.stream.finish()
+        return Outcome(error, answer, self._log.finish(self._report(call, seconds)), seconds)
+
+    def _give(self, connection: Connection) -> None:
+        """Hands the call to the program; its time begins."""
+        call = self._call
+        assert call is not None
+        self._given = True
+        self._started = time.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(call.seconds, self._out_of_time, call)
+        connection.give(call)
+
+    def _report(self, call: Call, seconds: float) -> str:
+        spent = seconds * 1000
+        init = ""
+        if self._init_seconds is not None and not self._told_init:
+            self._told_init = True
+            init = f"\tInit Duration: {self._init_seconds * 1000:.2f} ms"
+        used = f"\tMax Memory Used: {self.memory_bytes >> 20} MB" if self.memory_bytes else ""
+        return (
+            f"END RequestId: {call.id}\nREPORT RequestId: {call.id}\tDuration: {spent:.2f} ms\tBilled Duration: {int(spent) + 1} ms\t"
+            f"Memory Size: {self.sandbox.memory_mb} MB{used}{init}\n"
+        )
+
+    def _out_of_time(self, call: Call) -> None:
+        message = f"RequestId: {call.id} Error: Task timed out after {call.seconds:.2f} seconds"
+        call.settle("Unhandled", problem("Sandbox.Timedout", message))
+        # Whatever it does now is for nobody.
+        self.end()
+
+    def _fail(self, call: Call) -> None:
+        message = f"RequestId: {call.id} Error: Runtime exited {self._reason}"
+        call.settle("Unhandled", self._init_error or problem("Runtime.ExitError", message))
+
+    # What the program does.
+
+    def ask(self, connection: Connection) -> None:
+        """The program asks for its next call there."""
+        if self._init_seconds is None:
+            self._init_seconds = time.monotonic() - self._born
+            self._ready.set()
+        if self._call is not None and not self._given and not self._call.result.done():
+            self._give(connection)
+        else:
+            self._asking.append(connection)
+
+    def call_of(self, number: bytes) -> Call | None:
+        """The call of that number, if it is under way."""
+        call = self._call
+        return call if call is not None and self._given and not call.result.done() and call.id.encode() == number else None
+
+    def failed_to_start(self, error: bytes) -> None:
+        """The program says that it could not get ready."""
+        self._init_error = error
+
+    def connected(self, connection: Connection) -> None:
+        """A connection begins."""
+        self._connections.add(connection)
+        if self.over:
+            connection.close()
+
+    def disconnected(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+        if connection in self._asking:
+            self._asking.remove(connection)
+        if not self.over and not self._offered:
+            self._offer()
+
+    def _ended(self, reason: str) -> None:
+        """The program has ended."""
+        self._reason = reason
+        self.end()
+
+    def end(self) -> None:
+        """Stops serving."""
+        if self.over:
+            return
+        self.over = True
+        self._ready.set()
+        if self._call is not None:
+            self._fail(self._call)
+        for connection in list(self._connections):
+            connection.close()
         for task in self._tasks:
             task.cancel()
 
-    async def _follow(self, process: Process) -> None:
-        try:
-            async for item in process.output():
-                if isinstance(item, Output):
-                    self._log += item.data
-                    del self._log[:-_MOST_LOG]
-                else:
-                    self._reason = f"with error: {item.status}" if item.error else "without providing a reason"
-        except Failure as failure:
-            self._reason = f"with error: {failure.message}"
-        self.end()
+    # Its connections.
 
-    # The runtime interface.
-
-    def _offer(self) -> tuple[socket.socket, Pending[Any]]:
+    def _offer(self) -> None:
         """Offers a connection to whoever connects inside next; the port is open once the sandbox reads its next request."""
+        if self.over or len(self._connections) >= MOST_CONNECTIONS:
+            self._offered = False
+            return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         try:
-            return ours, self.sandbox.inside.client.call("accept", {"port": PORT}, [theirs.fileno()], None)
+            pending = self.sandbox.inside.client.call("accept", {"port": PORT}, [theirs.fileno()], None)
+        except Failure:
+            ours.close()  # It has ended, which its program tells.
+            return
         finally:
             theirs.close()
+        self._offered = True
+        pending.then(lambda: self._taken_soon(ours, pending))
 
-    async def _accept(self, ours: socket.socket, pending: Pending[Any]) -> None:
-        while True:
-            try:
-                await settle(pending)
-            except BaseException as error:
-                ours.close()
-                if isinstance(error, SandboxException):
-                    return  # It has ended, which its program's follower tells.
-                raise
-            self._spawn(self._talk(ours))
-            try:
-                ours, pending = self._offer()
-            except Failure:
-                return
-
-    async def _talk(self, connection: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=connection)
-        http = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
+    def _taken_soon(self, ours: socket.socket, pending: Pending[Any]) -> None:
+        # In the engine's thread.
         try:
-            while True:
-                request, body = await _read(http, reader)
-                if request is None:
-                    return
-                status, headers, answer = await self._answer(request.method.decode(), request.target.decode("latin-1"), body)
-                headers = [("Content-Length", str(len(answer))), ("Content-Type", "application/json"), *headers]
-                data = http.send(h11.Response(status_code=status, headers=headers)) or b""
-                data += http.send(h11.Data(data=answer)) or b""
-                writer.write(data + (http.send(h11.EndOfMessage()) or b""))
-                await writer.drain()
-                if http.our_state is h11.MUST_CLOSE:
-                    return
-                http.start_next_cycle()
-        except (h11.ProtocolError, OSError):
-            pass  # The program broke it off, or speaks no HTTP: its call ends with it.
-        finally:
-            writer.close()
+            self._loop.call_soon_threadsafe(self._taken, ours, pending)
+        except RuntimeError:
+            ours.close()  # The service has ended before the sandbox.
 
-    async def _answer(self, method: str, path: str, body: bytes | None) -> tuple[int, list[tuple[str, str]], bytes]:
-        parts = path.removeprefix(_BASE).strip("/").split("/")
-        if not path.startswith(_BASE):
-            return 404, [], problem("InvalidPath", path)
-        if method == "GET" and parts == ["invocation", "next"]:
-            return await self._next()
-        if method == "POST" and parts == ["init", "error"]:
-            self.init_error = (body or b"{}")[:LARGEST_ANSWER]
-            return 202, [], b'{"status":"OK"}'
-        if method == "POST" and len(parts) == 3 and parts[0] == "invocation" and parts[2] in ("response", "error"):
-            call = self._call
-            if call is None or call.id != parts[1]:
-                return 400, [], problem("InvalidRequestID", "This call is not under way")
-            if body is None:
-                message = f"Response payload size exceeded maximum allowed payload size ({LARGEST_ANSWER} bytes)."
-                call.settle("Unhandled", problem("Function.ResponseSizeTooLarge", message))
-                return 413, [], problem("RequestEntityTooLarge", message)
-            call.settle("Unhandled" if parts[2] == "error" else None, body)
-            return 202, [], b'{"status":"OK"}'
-        return 404, [], problem("InvalidPath", path)
+    def _taken(self, ours: socket.socket, pending: Pending[Any]) -> None:
+        self._offered = False
+        try:
+            pending.result()
+        except SandboxException:
+            ours.close()
+            return
+        if self.over:
+            ours.close()
+            return
+        task = self._loop.create_task(self._talk(ours))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _next(self) -> tuple[int, list[tuple[str, str]], bytes]:
-        while self._call is None or self._call.result.done() or not self._wanted.is_set():
-            await self._wanted.wait()
-            if self._call is None:
-                self._wanted.clear()
-        self._wanted.clear()
-        call = self._call
-        headers = [
-            ("Lambda-Runtime-Aws-Request-Id", call.id),
-            ("Lambda-Runtime-Deadline-Ms", str(int(call.deadline * 1000))),
-            ("Lambda-Runtime-Invoked-Function-Arn", call.arn),
-            ("Lambda-Runtime-Trace-Id", f"Root=1-{int(time.time()):08x}-{call.id.replace('-', '')[:24]};Sampled=0"),
-        ]
-        return 200, headers, call.payload
+    async def _talk(self, ours: socket.socket) -> None:
+        try:
+            await self._loop.create_unix_connection(lambda: Connection(self), sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        self._offer()
 
 
-async def _read(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Request | None, bytes | None]:
-    """A request with its body; no body if it is too long."""
-    request: h11.Request | None = None
-    body: bytearray | None = bytearray()
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            http.receive_data(await reader.read(_CHUNK))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.Data):
-            if body is not None:
-                body += event.data
-                body = None if len(body) > LARGEST_ANSWER else body
-        elif isinstance(event, h11.EndOfMessage):
-            return request, None if body is None else bytes(body)
-        else:
-            with contextlib.suppress(Exception):
-                http.send(h11.ConnectionClosed())
-            return None, None
+def make(sandbox: Sandbox, function: Function, on_log: Callable[[bytes], None]) -> Instance:
+    """The instance that the function's contract asks for."""
+    return EventInstance(sandbox, function, on_log)

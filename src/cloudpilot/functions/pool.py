@@ -1,187 +1,174 @@
-"""The instances that serve functions, and the calls that wait for one."""
+"""The instances of one version of a function, and the calls that wait for one."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from cloudpilot.errors import SandboxException
 from cloudpilot.functions.errors import FunctionError
-from cloudpilot.functions.instance import Call, Instance, problem
-from cloudpilot.functions.launch import launch_of
-from cloudpilot.service.failures import Failure
-from cloudpilot.service.templates import Template
 
 if TYPE_CHECKING:
+    from cloudpilot.functions.demand import Demand
+    from cloudpilot.functions.instance import Instance
     from cloudpilot.functions.records import Function
-    from cloudpilot.functions.registry import Registry
-    from cloudpilot.service.sandboxes import Sandboxes
 
 MOST_INSTANCES = 10
-"""Instances of one function at a time: each has the memory that the function asks for."""
-MOST_WAITING = 1000
-"""Calls of one function that wait for an instance; more are refused, as with Lambda's limit of concurrency."""
-KEEP_ALIVE = 600.0
-"""Seconds that an instance waits for its next call, as Lambda is said to have it."""
-_INSTANCE_LIFE = 23 * 3600
-_SWEEP_PAUSE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a call.
-
-    Attributes:
-        error: What failed, if the function did.
-        answer: What it answered, or how it failed.
-        log_tail: The end of what it wrote, in base64.
-    """
-
-    error: str | None
-    answer: bytes
-    log_tail: bytes
+"""Instances of a function at a time that has no limit of its own: one function is not to take the whole host."""
+QUEUE_PATIENCE = 60.0
+"""Seconds that a call waits for an instance; after that, its caller rather tries again."""
+_AT_ONCE = os.cpu_count() or 1
+"""Instances up to which every waiting call is a reason to start one: as many can really work at the same time."""
+_FIRST_START = 0.1
+"""Seconds that a start is expected to take before there was one."""
+_OLD, _NEW = 0.9, 0.1
+"""Weights of what was known and of what was seen last, for running means."""
 
 
 class Pool:
-    """The instances of one revision of a function."""
+    """The instances of one version.
 
-    def __init__(self, function: Function) -> None:
+    Attributes:
+        function: That version.
+        demand: The calls of all versions together.
+        instances: All that there are.
+        idle: Those that could serve another call, the last used one last.
+        waiting: Calls that wait for one.
+        starting: How many are being started.
+        provisioned: How many are to be kept ready.
+        retired: Whether another has taken its place: those that wait are served, nobody else.
+        failures: Starts in a row that failed.
+        tried: When one was started last without a call that waits for it.
+        start_seconds: What a start takes.
+    """
+
+    def __init__(self, function: Function, demand: Demand, discarded: Callable[[Pool, Instance], None]) -> None:
         self.function = function
+        self._discarded = discarded
+        self.demand = demand
+        self.instances: set[Instance] = set()
         self.idle: list[Instance] = []
-        self.count = 0
-        self.waiting: deque[asyncio.Future[Instance | None]] = deque()
+        self.waiting: deque[tuple[float, asyncio.Future[Instance]]] = deque()
+        self.starting = 0
+        self.provisioned = 0
         self.retired = False
+        self.failures = 0
+        self.tried = 0.0
+        self.start_seconds = _FIRST_START
+        self._call_seconds: float | None = None
 
+    @property
+    def limit(self) -> int:
+        """Instances that there may be."""
+        return max(MOST_INSTANCES if self.demand.reserved is None else self.demand.reserved, self.provisioned)
 
-class Pools:
-    """The pools of all functions."""
+    def lacking(self) -> bool:
+        """Whether another instance is to be started for the calls that wait."""
+        capacity = max(1, self.function.calls_per_instance)
+        count = len(self.instances) + self.starting
+        if count >= self.limit or len(self.waiting) <= self.starting * capacity:
+            return False
+        if count < _AT_ONCE or self._call_seconds is None:
+            return True
+        # Where the line moves on more quickly than an instance starts, one more would come too late.
+        wait = len(self.waiting) * self._call_seconds / (count * capacity)
+        return max(wait, time.monotonic() - self.waiting[0][0]) > self.start_seconds
 
-    def __init__(self, registry: Registry, sandboxes: Sandboxes) -> None:
-        self._registry = registry
-        self._sandboxes = sandboxes
-        self._pools: dict[tuple[str, str, str], Pool] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._spawn(self._sweep())
-        registry.on_change.append(self._changed)
+    def took(self, seconds: float) -> None:
+        """A call took that long."""
+        self._call_seconds = seconds if self._call_seconds is None else _OLD * self._call_seconds + _NEW * seconds
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def started(self, seconds: float) -> None:
+        """A start took that long."""
+        self.start_seconds = _OLD * self.start_seconds + _NEW * seconds
 
-    def close(self) -> None:
-        """Stops serving; instances are ended."""
-        for task in list(self._tasks):
-            task.cancel()
-        for pool in self._pools.values():
-            self._retire(pool)
-
-    def _changed(self, project: str, name: str) -> None:
-        for key, pool in list(self._pools.items()):
-            if key[:2] == (project, name) and not self._registry.is_current(pool.function):
-                self._retire(self._pools.pop(key))
-
-    # Instances.
-
-    def _retire(self, pool: Pool) -> None:
-        pool.retired = True
-        for instance in pool.idle:
-            self._discard(pool, instance)
-        pool.idle.clear()
-
-    def _discard(self, pool: Pool, instance: Instance) -> None:
-        instance.end()
-        self._sandboxes.kill(instance.sandbox)
-        pool.count -= 1
-
-    async def _take(self, pool: Pool) -> Instance:
-        while True:
-            while pool.idle:
-                instance = pool.idle.pop()
-                if not instance.over.is_set():
-                    return instance
-                self._discard(pool, instance)
-            if pool.count < MOST_INSTANCES:
-                return await self._start(pool)
-            if len(pool.waiting) >= MOST_WAITING:
-                raise FunctionError("TooManyRequestsException", "Rate Exceeded.")
-            turn: asyncio.Future[Instance | None] = asyncio.get_running_loop().create_future()
-            pool.waiting.append(turn)
-            try:
-                instance_or_room = await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled() and (given := turn.result()) is not None:
-                    self._give_back(pool, given)
-                raise
-            if instance_or_room is not None:
-                return instance_or_room
-
-    def _give_back(self, pool: Pool, instance: Instance) -> None:
-        usable = not instance.over.is_set() and not pool.retired
-        if not usable:
-            self._discard(pool, instance)
-        while pool.waiting:
-            turn = pool.waiting.popleft()
-            if not turn.done():
-                turn.set_result(instance if usable else None)
-                return
-        if usable:
-            pool.idle.append(instance)
-
-    async def _start(self, pool: Pool) -> Instance:
-        function = pool.function
-        pool.count += 1
-        try:
-            launch = launch_of(function, self._registry.codes)
-            template = Template(
-                f"function:{function.name}", root=launch.root, memory_mb=max(function.memory_mb, 64), volumes=launch.volumes
-            )
-            sandbox = await self._sandboxes.create_for(function.project, template, timeout=_INSTANCE_LIFE)
-            instance = Instance(sandbox)
-            await instance.start(launch.args, launch.env)
+    def take_idle(self) -> Instance | None:
+        """An instance that can serve another call, if there is one."""
+        while self.idle:
+            instance = self.idle[-1]
+            if instance.over:
+                self.discard(instance)
+                continue
+            instance.busy += 1
+            if instance.busy >= instance.capacity:
+                self.idle.pop()
             return instance
-        except BaseException:
-            pool.count -= 1
-            while pool.waiting:
-                turn = pool.waiting.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    break
-            raise
+        return None
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_PAUSE)
-            now = time.monotonic()
-            for pool in self._pools.values():
-                stale = [each for each in pool.idle if now - each.last_used > KEEP_ALIVE or each.over.is_set()]
-                for instance in stale:
-                    pool.idle.remove(instance)
-                    self._discard(pool, instance)
+    def line_up(self) -> asyncio.Future[Instance]:
+        """A place in the line of those that wait."""
+        turn: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
+        self.waiting.append((time.monotonic(), turn))
+        return turn
 
-    # Calls.
-
-    async def invoke(self, function: Function, payload: bytes) -> Outcome:
-        """Calls a function."""
-        key = function.project, function.name, function.version
-        pool = self._pools.get(key)
-        if pool is None or pool.function.revision != function.revision:
-            if pool is not None:
-                self._retire(pool)
-            pool = self._pools[key] = Pool(function)
+    async def wait(self, turn: asyncio.Future[Instance]) -> Instance:
+        """Waits for an instance."""
         try:
-            instance = await self._take(pool)
-        except (Failure, SandboxException) as error:
-            return Outcome("Unhandled", problem("Runtime.InstanceError", str(error)), b"")
-        call = Call(payload, time.time() + function.timeout, function.arn)
-        try:
-            return Outcome(*await instance.serve(call, float(function.timeout)))
+            async with asyncio.timeout(QUEUE_PATIENCE):
+                return await turn
+        except TimeoutError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.offer(turn.result())
+            message = f"No instance of `{self.function.name}` was free within {QUEUE_PATIENCE:g} s"
+            raise FunctionError("TooManyRequestsException", message, "ConcurrentInvocationLimitExceeded") from None
         except asyncio.CancelledError:
-            # The caller has gone; what the program does to an unfinished call is not the next caller's trouble.
-            instance.end()
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.offer(turn.result())
             raise
-        finally:
-            self._give_back(pool, instance)
+
+    def offer(self, instance: Instance) -> None:
+        """Gives an instance's place for a call, which somebody has held, to who waits; else it stays free."""
+        if not instance.over and self._hand(instance):
+            return
+        instance.busy -= 1
+        instance.last_used = time.monotonic()
+        if instance.over or self.retired:
+            if instance.busy == 0:
+                self.discard(instance)
+        elif instance not in self.idle:
+            self.idle.append(instance)
+
+    def add(self, instance: Instance) -> None:
+        """Takes an instance that has started, or failed to: then one of those that wait is to hear why."""
+        instance.busy = 1
+        if instance.over:
+            self.failures += 1
+            if not self._hand(instance):
+                self.offer(instance)
+            return
+        self.failures = 0
+        while instance.busy < instance.capacity and self._hand(instance):
+            instance.busy += 1
+        self.offer(instance)
+
+    def _hand(self, instance: Instance) -> bool:
+        while self.waiting:
+            _, turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(instance)
+                return True
+        return False
+
+    def discard(self, instance: Instance) -> None:
+        """Ends an instance."""
+        self.instances.discard(instance)
+        if instance in self.idle:
+            self.idle.remove(instance)
+        instance.end()
+        self._discarded(self, instance)
+
+    def retire(self) -> None:
+        """Another takes its place."""
+        self.retired = True
+        for instance in [each for each in self.instances if each.busy == 0]:
+            self.discard(instance)
+
+    def refuse(self, error: Exception) -> None:
+        """No instance can be had: whoever waits is told so."""
+        while self.waiting:
+            _, turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_exception(error)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloudpilot.functions.code import Codes
 from cloudpilot.functions.events import Events
-from cloudpilot.functions.pool import Pools
+from cloudpilot.functions.pools import Pools
 from cloudpilot.functions.registry import Registry
 from cloudpilot.service import api, failures, proxy
 from cloudpilot.service.access import Access

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cloudpilot.service.failures import Failure, Kind
 
@@ -37,6 +37,17 @@ class End:
     error: str | None
 
 
+class Sink(Protocol):
+    """Somebody who is told what a program writes as it is read."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the program has to wait."""
+
+    def put(self, item: Output | End | Failure) -> None:
+        """Takes what it is told."""
+
+
 class Listener:
     """Somebody who wants to know what a program writes."""
 
@@ -57,6 +68,13 @@ class Listener:
         if isinstance(item, Output):
             self._bytes += len(item.data)
         self._news.set()
+
+    def taken(self) -> list[Output | End | Failure]:
+        """What it was told, and was not asked for yet."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._bytes = 0
+        return waiting
 
     async def items(self) -> AsyncIterator[Output | End]:
         """What the program writes, and then how it ended."""
@@ -110,7 +128,7 @@ class Process:
     out_of_time: bool = False
     pid: int = 0
     started: float = field(default_factory=time.time)
-    listeners: weakref.WeakSet[Listener] = field(default_factory=weakref.WeakSet)
+    listeners: weakref.WeakSet[Sink] = field(default_factory=weakref.WeakSet)
     """Those who were forgotten rather than closed hold nobody up."""
     first: Listener | None = None
     """Hears everything from the beginning; whoever started the program takes it."""
@@ -123,6 +141,23 @@ class Process:
         first, self.first = self.first, None
         assert first is not None
         return first.items()
+
+    def tell(self, sink: Sink) -> None:
+        """Tells somebody everything from the beginning, in place of `output`."""
+        first, self.first = self.first, None
+        assert first is not None
+        for item in first.taken():
+            sink.put(item)
+        first.close()
+        if self.end is None:
+            self.listeners.add(sink)
+
+    def drain(self, most: int) -> None:
+        """Reads what is in the pipes now, up to that many bytes of each, for whoever cannot wait for the loop to come to it."""
+        for descriptor in list(self.readers):
+            for _ in range(0, most, _CHUNK):
+                if not self._readable(descriptor):
+                    break
 
     def begin(self, *, listen: bool) -> None:
         """Starts to read."""
