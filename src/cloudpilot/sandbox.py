@@ -350,7 +350,8 @@ class Sandbox:
         timeout: float | None = SANDBOX_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
         envs: Mapping[str, str] | None = None,
-        cwd: str = "/",
+        cwd: str | None = None,
+        image: str | None = None,
         rootfs: str | os.PathLike[str] | None = None,
         volumes: Mapping[str, str] | None = None,
         memory: str | int | None = None,
@@ -366,7 +367,8 @@ class Sandbox:
             timeout: Seconds that it lives; None or 0 for no limit.
             metadata: Whatever is to be found again in `get_info`.
             envs: Variables of all its commands.
-            cwd: Working directory of its commands.
+            cwd: Working directory of its commands; the image's, or `/`, if not given.
+            image: Image to start from, by its name (`pilot image list`): its files, variables, directory and user.
             rootfs: Directory to show as root, read-only under memory; the host's programs if not given.
             volumes: Host directories or files to show inside, like `{"/data": "/data:ro"}`.
             memory: Guest memory, like `"512m"`; half of the host's if not given.
@@ -379,7 +381,9 @@ class Sandbox:
         Raises:
             SandboxException: It could not start; the message says why.
         """
+        start = core_session.start_of(image, rootfs)
         settings = core_session.configuration(
+            start=start,
             rootfs=rootfs,
             volumes=volumes,
             memory=memory,
@@ -389,7 +393,7 @@ class Sandbox:
             name=name,
             hostname=hostname,
         )
-        options = core_session.SessionOptions(envs, metadata, cwd)
+        options = core_session.SessionOptions(envs, metadata, cwd, start)
         return cls(drive(core_session.create(settings, options, timeout)))
 
     @classmethod

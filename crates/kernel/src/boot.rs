@@ -9,6 +9,7 @@ use cloudpilot_platform::systrap::{Systrap, find_vdso};
 
 use crate::Kernel;
 use crate::config::{BootConfig, ProvidedFile, RootEntry, Volume};
+use crate::fs::host::owners::Owners;
 use crate::fs::host::{HostDirectory, volume};
 use crate::fs::tmpfs::{Lower, Node, Tmpfs};
 use crate::fs::{dev, devpts, proc, sys};
@@ -125,13 +126,13 @@ fn plant_root(kernel: &Arc<Kernel>, tree: Arc<Node>, entries: Vec<RootEntry>) ->
     let mut tree = tree;
     for entry in entries {
         match entry {
-            RootEntry::Directory { guest, handle, world_readable_only } if guest == "/" => {
-                let lower = Lower::Host(HostDirectory::root(handle, world_readable_only));
-                tree = Tmpfs::create(&kernel.memory, kernel.limits.tmpfs_bytes, 0o755, Some(lower));
-            }
-            RootEntry::Directory { guest, handle, world_readable_only } => {
-                let name = guest.trim_matches('/').as_bytes();
-                tree.plant_lower(name, HostDirectory::root(handle, world_readable_only)).map_err(tree_error(&guest))?;
+            RootEntry::Directory { guest, handle, world_readable_only, owners } => {
+                let directory = HostDirectory::root(handle, world_readable_only, owners.map(|table| Owners::parse(&table)));
+                if guest == "/" {
+                    tree = Tmpfs::create(&kernel.memory, kernel.limits.tmpfs_bytes, 0o755, Some(Lower::Host(directory)));
+                } else {
+                    tree.plant_lower(guest.trim_matches('/').as_bytes(), directory).map_err(tree_error(&guest))?;
+                }
             }
             RootEntry::Symlink { guest, target } => {
                 let name = guest.trim_matches('/').as_bytes();

@@ -37,6 +37,8 @@ pub enum RootEntry {
         handle: OwnedFd,
         /// Hide whatever "others" may not read: for the host's own root, whose secrets are not the guest's.
         world_readable_only: bool,
+        /// Table of what is different inside about owners and modes; see `fs::host::owners`.
+        owners: Option<Vec<u8>>,
     },
     /// A symbolic link made in the lower layer (`/bin` -> `usr/bin`).
     Symlink {

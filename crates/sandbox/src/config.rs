@@ -96,6 +96,9 @@ pub enum Root {
     Directory {
         /// On the host.
         path: PathBuf,
+        /// File that says what is different inside about owners and modes of the directory's files, which are all readable on the host.
+        #[serde(default)]
+        owners: Option<PathBuf>,
     },
 }
 

@@ -1,5 +1,6 @@
 //! What a sandbox shows of the host: which directories become handles, and what lies beside them.
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -25,19 +26,20 @@ pub struct Opened {
 /// Whether the host itself can keep the sandbox from what is not for everybody, by an unprivileged user of its own: nothing that the sandbox
 /// shows may depend on the starter's rights.
 pub fn is_for_everybody(config: &Config) -> bool {
-    matches!(config.root, Root::Host) && config.volumes.is_empty()
+    matches!(config.root, Root::Host | Root::Directory { owners: Some(_), .. }) && config.volumes.is_empty()
 }
 
 /// Opens everything.
 pub fn open(config: &Config) -> Result<Opened, Failure> {
     let root = match &config.root {
         Root::Host => SHOWN.iter().filter_map(|path| host_entry(path).transpose()).collect::<Result<_, _>>()?,
-        Root::Directory { path } => {
+        Root::Directory { path, owners } => {
             if !path.is_dir() {
                 let message = format!("The root `{}` is not a directory that you can reach", path.display());
                 return Err(Failure::invalid(message).hint("`--rootfs` takes a directory that holds a Linux file system"));
             }
-            vec![RootEntry::Directory { guest: "/".to_owned(), handle: handles::open(path, true)?, world_readable_only: false }]
+            let owners = owners.as_deref().map(read_owners).transpose()?;
+            vec![RootEntry::Directory { guest: "/".to_owned(), handle: handles::open(path, true)?, world_readable_only: false, owners }]
         }
     };
     let volumes = config.volumes.iter().map(|volume| {
@@ -45,6 +47,20 @@ pub fn open(config: &Config) -> Result<Opened, Failure> {
         Ok(Volume { guest: volume.guest.clone(), handle, read_only: volume.readonly })
     });
     Ok(Opened { root, volumes: volumes.collect::<Result<_, Failure>>()? })
+}
+
+/// Longest table of owners: a few million entries that are not root's.
+const LARGEST_OWNERS: u64 = 256 << 20;
+
+fn read_owners(path: &Path) -> Result<Vec<u8>, Failure> {
+    let read = || {
+        let mut table = Vec::new();
+        std::fs::File::open(path)?.take(LARGEST_OWNERS).read_to_end(&mut table)?;
+        Ok(table)
+    };
+    read().map_err(|error: std::io::Error| {
+        Failure::invalid(format!("The table of owners `{}` cannot be read: {error}", path.display())).hint("import the image again")
+    })
 }
 
 fn host_entry(path: &str) -> Result<Option<RootEntry>, Failure> {
@@ -55,7 +71,7 @@ fn host_entry(path: &str) -> Result<Option<RootEntry>, Failure> {
     if !Path::new(path).is_dir() {
         return Ok(None);
     }
-    Ok(Some(RootEntry::Directory { guest, handle: handles::open(Path::new(path), true)?, world_readable_only: true }))
+    Ok(Some(RootEntry::Directory { guest, handle: handles::open(Path::new(path), true)?, world_readable_only: true, owners: None }))
 }
 
 impl Opened {

@@ -151,7 +151,7 @@ pub fn write_record(config: &Config, kernel_pid: i32, remnants: &Remnants) -> Re
         user: rustix::process::getuid().as_raw(),
         root: match &config.root {
             crate::config::Root::Host => "host".to_owned(),
-            crate::config::Root::Directory { path } => path.display().to_string(),
+            crate::config::Root::Directory { path, .. } => path.display().to_string(),
         },
         network: if config.network == crate::config::Network::Host { "host" } else { "none" }.to_owned(),
         cgroups: remnants.cgroups.clone(),

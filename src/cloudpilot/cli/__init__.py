@@ -17,6 +17,7 @@ COMMANDS = {
     "ps": "List sandboxes that run",
     "kill": "End sandboxes",
     "stats": "Show what sandboxes use",
+    "image": "Import, list and remove images",
     "serve": "Serve sandboxes over HTTP",
     "doctor": "Check what this host can do",
     "completion": "Print the completion script of a shell",

@@ -24,10 +24,14 @@ def parser() -> Parser:
         metavar="DIR",
         help="directory to show as root, read-only under memory (default: the host's programs)",
     )
+    option("--image", metavar="NAME", help="image to start from; its own program runs where none is given")
+    option("--entrypoint", metavar="PROGRAM", help="program to run in the place of the image's; the arguments follow it")
     option("--volume", "-v", metavar="HOST:GUEST[:ro]", action="append", default=[], help="show a host directory or file")
     option("--env", "-e", metavar="K=V", action="append", default=[], help="set a variable; `K` alone copies the host's")
-    option("--workdir", "-w", metavar="DIR", default="/", help="working directory inside")
-    option("--user", "-u", metavar="UID[:GID]", default="0:0", help="who it runs as inside (default: 0:0)")
+    option("--workdir", "-w", metavar="DIR", help="working directory inside (default: the image's, or /)")
+    option(
+        "--user", "-u", metavar="USER[:GROUP]", help="who it runs as inside: numbers, or an image's names (default: the image's, or 0:0)"
+    )
     option("--hostname", metavar="NAME", help="host name inside")
     option("--memory", "-m", metavar="SIZE", help="guest memory, like `512m` (default: half of the host's)")
     option("--cpus", metavar="N", help="CPUs' worth of time")
@@ -47,12 +51,10 @@ def configuration(arguments: list[str]) -> dict[str, Any]:
     """What the binary is to be told."""
     given = parser().parse_args(arguments)
     program = given.program[1:] if given.program[:1] == ["--"] else given.program
-    if not program:
-        raise InvalidArgumentException("There is no program to run", "give one after the options: `pilot run -- ls /`")
+    start = _from_image(given, program) if given.image else _from_directory(given, program)
     if given.tty and given.detach:
         raise InvalidArgumentException("`--tty` and `--detach` exclude each other", "leave one out")
-    user = config.parse_user(given.user)
-    env = config.default_env(user["uid"])
+    env = start.pop("env")
     if given.tty:
         env["TERM"] = os.environ.get("TERM", "xterm")
     env.update(config.parse_variables(given.env))
@@ -65,11 +67,8 @@ def configuration(arguments: list[str]) -> dict[str, Any]:
     result = {
         "id": sandbox_id,
         "name": _free_name(given.name),
-        "args": program,
+        **start,
         "env": env,
-        "workdir": given.workdir,
-        "user": user,
-        "root": {"kind": "directory", "path": os.path.abspath(given.rootfs)} if given.rootfs else {"kind": "host"},
         "volumes": [config.parse_volume(text) for text in given.volume],
         "limits": {key: value for key, value in limits.items() if value is not None},
         "network": given.network,
@@ -81,6 +80,29 @@ def configuration(arguments: list[str]) -> dict[str, Any]:
         "state_dir": paths.state_dir(sandbox_id),
     }
     return result if given.hostname is None else {**result, "hostname": given.hostname}
+
+
+def _from_directory(given: Any, program: list[str]) -> dict[str, Any]:
+    """What to run, where and as whom, in the host's root or one that was named."""
+    if not program:
+        raise InvalidArgumentException("There is no program to run", "give one after the options: `pilot run -- ls /`")
+    if given.entrypoint is not None:
+        raise InvalidArgumentException("`--entrypoint` needs `--image`", "name the program after the options")
+    user = config.parse_user(given.user or "0:0")
+    root = {"kind": "directory", "path": os.path.abspath(given.rootfs)} if given.rootfs else {"kind": "host"}
+    return {"args": program, "env": config.default_env(user["uid"]), "workdir": given.workdir or "/", "user": user, "root": root}
+
+
+def _from_image(given: Any, program: list[str]) -> dict[str, Any]:
+    """What to run, where and as whom, as an image says it."""
+    from cloudpilot.images.start import of_image
+    from cloudpilot.images.store import Images
+
+    if given.rootfs:
+        raise InvalidArgumentException("`--image` and `--rootfs` exclude each other", "leave one out")
+    entrypoint = None if given.entrypoint is None else [given.entrypoint] if given.entrypoint else []
+    start = of_image(Images().get(given.image), program, entrypoint=entrypoint, user=given.user, workdir=given.workdir)
+    return {"args": start.args, "env": start.environment, "workdir": start.workdir, "user": start.user, "root": start.root}
 
 
 def _count(option: str, value: int | None) -> int | None:

@@ -331,6 +331,7 @@ async def start(
     for kind in ("stdout", "stderr") if tty is None else ("pty",):
         output(kind)
     command = Command(session, ours, streams, timeout)
+    user = session.options.user if user is None else user
     params: dict[str, Any] = {
         "args": args,
         "env": session.environment(user, envs),

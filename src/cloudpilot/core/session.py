@@ -18,6 +18,7 @@ from cloudpilot.types import SandboxInfo
 
 if TYPE_CHECKING:
     from cloudpilot.core.command import Command
+    from cloudpilot.images.start import Start
 
 _END_PAUSE = 0.005
 _REASON_PATIENCE = 2.0
@@ -112,10 +113,18 @@ class Session:
 class SessionOptions:
     """What its starter wants of a sandbox, beyond what the binary is told."""
 
-    def __init__(self, envs: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None, cwd: str = "/") -> None:
-        self.envs = dict(envs or {})
+    def __init__(
+        self,
+        envs: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        start: Start | None = None,
+    ) -> None:
+        # What its image says holds where nothing else is said.
+        self.envs = {**(start.environment if start else {}), **(envs or {})}
         self.metadata = dict(metadata or {})
-        self.cwd = cwd
+        self.cwd = cwd or (start.workdir if start else "/")
+        self.user = "{uid}:{gid}".format(**start.user) if start else None
         self.end_at: float | None = None
 
 
@@ -178,8 +187,21 @@ def running() -> list[SandboxInfo]:
     return [info_of(record, sessions.get(record.id)) for record in records.running()]
 
 
+def start_of(image: str | None, rootfs: str | os.PathLike[str] | None) -> Start | None:
+    """What an image says about how commands are run, if there is one."""
+    if image is None:
+        return None
+    if rootfs is not None:
+        raise InvalidArgumentException("`image` and `rootfs` exclude each other", "leave one out")
+    from cloudpilot.images.start import of_image
+    from cloudpilot.images.store import Images
+
+    return of_image(Images().get(image), None)
+
+
 def configuration(
     *,
+    start: Start | None,
     rootfs: str | os.PathLike[str] | None,
     volumes: Mapping[str, str] | None,
     memory: str | int | None,
@@ -200,10 +222,11 @@ def configuration(
         "cpus": config.parse_cpus(cpus),
         "processes": pids,
     }
+    root = {"kind": "host"} if rootfs is None else {"kind": "directory", "path": os.path.abspath(rootfs)}
     result: dict[str, Any] = {
         "id": sandbox_id,
         "name": name,
-        "root": {"kind": "host"} if rootfs is None else {"kind": "directory", "path": os.path.abspath(rootfs)},
+        "root": root if start is None else start.root,
         "volumes": [config.parse_volume(f"{host}:{guest}") for host, guest in (volumes or {}).items()],
         "limits": {key: value for key, value in limits.items() if value is not None},
         "network": network,

@@ -47,8 +47,8 @@ Progress = Callable[[str], None]
 
 
 def default_directory() -> str:
-    """Where this user's images are."""
-    return os.path.join(paths.data_dir(), "images")
+    """Where this user's images are; `CLOUDPILOT_IMAGES` names another place."""
+    return os.environ.get("CLOUDPILOT_IMAGES") or os.path.join(paths.data_dir(), "images")
 
 
 def _silent(_: str) -> None:
@@ -72,7 +72,8 @@ class Images:
     def _path(self, *parts: str) -> str:
         return os.path.join(self.directory, *parts)
 
-    def _make_directories(self) -> None:
+    def prepare(self) -> None:
+        """Makes the directories that it works in."""
         for name in ("names", "roots", "temporary"):
             # Nobody else looks at what images bring.
             os.makedirs(self._path(name), mode=0o700, exist_ok=True)
@@ -140,7 +141,7 @@ class Images:
         if not os.path.exists(path):
             raise NotFoundException(f"There is no `{path}`", "give a directory that holds a Linux file system, or an archive of one")
         check_name(name)
-        self._make_directories()
+        self.prepare()
         with self._temporary() as directory:
             progress(f"reading {path}")
             blob = as_layer(path, os.path.join(directory, "layer.tar"))
@@ -173,7 +174,7 @@ class Images:
         self.collect()
 
     def _import(self, layout: Layout, found: FoundImage, name: str, progress: Progress) -> Image:
-        self._make_directories()
+        self.prepare()
         config = ImageConfig.from_oci(found.config.get("config"))
 
         def read(index: int) -> LayerFile:
@@ -210,7 +211,7 @@ class Images:
 
     def _root(self, layers: list[str], workdir: str, read: Callable[[int], LayerFile], progress: Progress) -> str:
         """The root of these layers, made unless it is there. Answers its id."""
-        self._make_directories()
+        self.prepare()
         root_id = hashlib.sha256(json.dumps([layers, workdir]).encode()).hexdigest()
         target = self._path("roots", root_id)
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 //! a volume ([`volume`]).
 
 pub mod file;
+pub mod owners;
 pub mod volume;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use cloudpilot_abi::types::Timespec;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 
+use self::owners::Owners;
 use crate::vfs::inode::{Attributes, FileType};
 
 /// Owner that the host's user namespace shows for users it does not map; inside they are root's, as the host's own root usually is. So is what
@@ -72,6 +74,8 @@ pub struct HostDirectory {
     way: Way,
     /// Hide whatever "others" may not read.
     world_readable_only: bool,
+    /// What is different inside about this directory and what is in it.
+    owners: Option<Arc<Owners>>,
 }
 
 impl Drop for HostDirectory {
@@ -116,8 +120,8 @@ fn open_below(above: &OwnedFd, name: &CStr, numbers: (u64, u64)) -> Result<Owned
 
 impl HostDirectory {
     /// A root, by its handle.
-    pub fn root(handle: OwnedFd, world_readable_only: bool) -> Arc<Self> {
-        Arc::new(Self { way: Way::Root(Arc::new(handle)), world_readable_only })
+    pub fn root(handle: OwnedFd, world_readable_only: bool, owners: Option<Arc<Owners>>) -> Arc<Self> {
+        Arc::new(Self { way: Way::Root(Arc::new(handle)), world_readable_only, owners })
     }
 
     fn handle(self: &Arc<Self>) -> Result<Arc<OwnedFd>, Errno> {
@@ -145,24 +149,33 @@ impl HostDirectory {
 
     /// Attributes of the directory itself.
     pub fn attributes(self: &Arc<Self>) -> Result<Attributes, Errno> {
-        statx(self.handle()?.as_fd(), c"")
+        let mut attributes = statx(self.handle()?.as_fd(), c"")?;
+        if let Some(owners) = &self.owners {
+            owners.apply(&mut attributes);
+        }
+        Ok(attributes)
     }
 
     /// Finds an entry.
     pub fn find(self: &Arc<Self>, name: &[u8]) -> Result<HostEntry, Errno> {
+        let owners = self.owners.as_ref().and_then(|owners| owners.below(name));
         let name = host_name(name)?;
         let own = self.handle()?;
-        let attributes = statx(own.as_fd(), &name)?;
+        let mut attributes = statx(own.as_fd(), &name)?;
+        let numbers = (attributes.device, attributes.inode);
         let needed = if attributes.file_type == FileType::Directory { 0o005 } else { 0o004 };
         if self.world_readable_only && attributes.file_type != FileType::Symlink && attributes.permissions & needed != needed {
             return Err(Errno::ENOENT);
         }
+        if let Some(owners) = owners {
+            owners.apply(&mut attributes);
+        }
         let mut entry = HostEntry { attributes, directory: None, target: None };
         match attributes.file_type {
             FileType::Directory => {
-                let numbers = (attributes.device, attributes.inode);
                 let way = Way::Below { parent: Arc::clone(self), name, numbers, handle: Reopened::default() };
-                entry.directory = Some(Arc::new(Self { way, world_readable_only: self.world_readable_only }));
+                let owners = owners.map(Arc::clone);
+                entry.directory = Some(Arc::new(Self { way, world_readable_only: self.world_readable_only, owners }));
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&own, &name, Vec::new()).map_err(errno)?;
