@@ -15,9 +15,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
+from aws_client import call, connected, create, zipped
 from botocore.exceptions import ClientError
 from running_service import Service
 
@@ -43,42 +42,9 @@ def handler(event, context):
 """
 
 
-def zipped(files: dict[str, str | bytes], mode: int = 0o644) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = (stat.S_IFREG | mode) << 16
-            archive.writestr(entry, text)
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def client(service: Service) -> Any:
-    _, pair = service.request("GET", "/v1/credentials")
-    return connected(service, pair)
-
-
-def connected(service: Service, pair: dict[str, str]) -> Any:
-    return boto3.client(
-        "lambda",
-        endpoint_url=service.url,
-        region_name="eu-central-1",
-        aws_access_key_id=pair["access_key_id"],
-        aws_secret_access_key=pair["secret_access_key"],
-        config=Config(retries={"max_attempts": 0}, read_timeout=50),
-    )
-
-
-def create(client: Any, name: str, archive: bytes, **more: Any) -> Any:
-    given = {"Runtime": "python3.11", "Handler": "app.handler", "Role": "arn:aws:iam::0:role/x", "Timeout": 20, **more}
-    return client.create_function(FunctionName=name, Code={"ZipFile": archive}, **given)
-
-
-def call(client: Any, name: str, event: Any, **more: Any) -> tuple[Any, Any]:
-    answer = client.invoke(FunctionName=name, Payload=json.dumps(event), **more)
-    return json.loads(answer["Payload"].read()), answer
+    return connected(service)
 
 
 def test_a_functions_life(client: Any) -> None:

@@ -182,7 +182,7 @@ class EventInstance:
         if self._process is not None:
             self._process.drain(_MOST_DRAINED)
         if call.stream is not None:
-            if answer:
+            if answer and error is None:
                 call.stream.put(answer)
             call.stream.finish()
         return Outcome(error, answer, self._log.finish(self._report(call, seconds)), seconds)

@@ -38,34 +38,49 @@ class Launch:
 def launch_of(function: Function, codes: Codes) -> Launch:
     """What an instance of that function runs."""
     directory = codes.path(function.digest)
+    layers = codes.merged([layer["digest"] for layer in function.layers]) if function.layers else None
     volumes = [
         {"host": directory, "guest": "/var/task", "readonly": True},
         {"host": _RUNTIME, "guest": "/var/runtime", "readonly": True},
     ]
-    return Launch(_program(function, directory), _environment(function), "/var/task", volumes)
+    if layers is not None:
+        volumes.append({"host": layers, "guest": "/opt", "readonly": True})
+    return Launch(_program(function, directory, layers), _environment(function), "/var/task", volumes)
 
 
-def _program(function: Function, directory: str) -> list[str]:
+def _program(function: Function, directory: str, layers: str | None) -> list[str]:
     if function.runtime.startswith("provided"):
-        return ["/var/task/bootstrap"]
+        # Where Lambda looks, and in its order.
+        own = layers is None or os.path.exists(os.path.join(directory, "bootstrap"))
+        return ["/var/task/bootstrap" if own else "/opt/bootstrap"]
     if os.path.isdir(os.path.join(directory, "awslambdaric")):
         return ["python3", "-m", "awslambdaric", function.handler]
     return ["python3", "-B", "/var/runtime/bootstrap.py"]
 
 
 def _environment(function: Function) -> dict[str, str]:
+    path, python_path = "/usr/local/bin:/usr/bin:/bin", "/var/task"
+    if function.layers:
+        path += ":/opt/bin"
+        python_path += f":/opt/python/lib/{function.runtime}/site-packages:/opt/python"
+    logs = function.options.get("LoggingConfig", {})
     return {
         "HOME": "/tmp",
-        "PATH": "/var/task:/usr/local/bin:/usr/bin:/bin",
-        "PYTHONPATH": "/var/task",
+        "PATH": f"/var/task:{path}",
+        # Without layers the loader would only look for what is not there, at each start.
+        **({"LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib"} if function.layers else {}),
+        "PYTHONPATH": python_path,
         "PYTHONUNBUFFERED": "1",
+        "TZ": ":UTC",
         **function.env,
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{PORT}",
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_VERSION": function.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": logs.get("LogGroup", f"/aws/lambda/{function.name}"),
         "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+        "AWS_LAMBDA_LOG_FORMAT": logs.get("LogFormat", "Text"),
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,

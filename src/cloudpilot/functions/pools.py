@@ -357,6 +357,11 @@ class Pools:
                 continue
             self._admission.measured(instance, pool.demand, instance.memory_bytes)
 
+    def ready(self, project: str, name: str, version: str) -> int:
+        """How many instances of a version there are."""
+        pool = self._pools.get((project, name, version))
+        return 0 if pool is None else sum(not instance.over for instance in pool.instances)
+
     def figures(self) -> dict[str, float]:
         """For `/metrics`."""
         pools = [*self._pools.values(), *self._retired]

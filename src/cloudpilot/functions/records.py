@@ -7,7 +7,8 @@ import uuid
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-REGION = "local"
+REGION = "zz-local-1"
+"""Has the form of a region's name, which AWS's clients and tools check, and is none of AWS's."""
 ACCOUNT = "000000000000"
 LATEST = "$LATEST"
 """The version that can be changed."""
@@ -50,7 +51,7 @@ class Function(Stored):
         memory_mb: Memory of an instance.
         ephemeral_mb: Room below `/tmp`.
         env: Variables of the program.
-        layers: Layers' versions, as `ARN`, in the order in which they are put below `/opt`.
+        layers: ARN, digest and size of layers' versions, in the order in which they are put below `/opt`.
         calls_per_instance: Calls that an instance serves at the same time.
         dead_letters: Function that gets asynchronous calls that failed for good.
         options: What clients set and get back, and what has no effect here.
@@ -75,7 +76,7 @@ class Function(Stored):
     memory_mb: int = 128
     ephemeral_mb: int = 512
     env: dict[str, str] = field(default_factory=dict)
-    layers: list[str] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
     calls_per_instance: int = 1
     dead_letters: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -91,6 +92,83 @@ class Function(Stored):
     def qualified_arn(self) -> str:
         """Its name as AWS has it, with its version."""
         return f"{self.arn}:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alias(Stored):
+    """A name for a version, that can be moved to another.
+
+    Attributes:
+        name: The name.
+        version: What it names.
+        description: In its owner's words.
+        weights: Other versions, and which part of the calls each of them gets.
+        revision: Changes with every change.
+    """
+
+    name: str
+    version: str
+    description: str = ""
+    weights: dict[str, float] = field(default_factory=dict)
+    revision: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass(frozen=True, slots=True)
+class UrlConfig(Stored):
+    """An address of a function.
+
+    Attributes:
+        id: The part of the address that names it.
+        project: Whose function.
+        function: Its name.
+        qualifier: The alias that is called; none is `$LATEST`.
+        auth: `NONE`: whoever knows the address may call; `AWS_IAM`: whoever has a key of the project.
+        cors: What browsers are told of other origins; none is nothing.
+        stream: Whether answers are handed on as they come.
+        created: When it was made.
+        modified: When it was changed.
+    """
+
+    id: str
+    project: str
+    function: str
+    qualifier: str | None
+    auth: str
+    cors: dict[str, Any] | None = None
+    stream: bool = False
+    created: float = field(default_factory=time.time)
+    modified: float = field(default_factory=time.time)
+
+    @property
+    def arn(self) -> str:
+        """The function's name as AWS has it."""
+        return arn_of(self.function, self.qualifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer(Stored):
+    """One version of a layer: files that functions see below `/opt`."""
+
+    name: str
+    project: str
+    version: int
+    digest: str
+    code_size: int
+    description: str = ""
+    license: str | None = None
+    runtimes: list[str] | None = None
+    architectures: list[str] | None = None
+    created: float = field(default_factory=time.time)
+
+    @property
+    def layer_arn(self) -> str:
+        """The layer's name as AWS has it."""
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:{self.name}"
+
+    @property
+    def arn(self) -> str:
+        """This version's name as AWS has it."""
+        return f"{self.layer_arn}:{self.version}"
 
 
 @dataclass(frozen=True, slots=True)

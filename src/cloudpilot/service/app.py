@@ -18,12 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloudpilot.functions.code import Codes
 from cloudpilot.functions.events import Events
+from cloudpilot.functions.layers import Layers
 from cloudpilot.functions.pools import Pools
 from cloudpilot.functions.registry import Registry
 from cloudpilot.service import api, failures, proxy
 from cloudpilot.service.access import Access
 from cloudpilot.service.e2b import control, envd
 from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.service.function_urls import FunctionUrls
 from cloudpilot.service.lambda_ import api as lambda_api
 from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.sandboxes import Sandboxes
@@ -120,6 +122,7 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         adopted, lost = await sandboxes.adopt()
         log.info("started", extra={"adopted": adopted, "lost": lost})
         app.state.registry = Registry(store, Codes(os.path.join(settings.data, "code")))
+        app.state.layers = Layers(store)
         app.state.pools = Pools(app.state.registry, sandboxes)
         app.state.events = Events(app.state.registry, app.state.pools)
         yield
@@ -137,7 +140,7 @@ def make(settings: Settings, store: Store) -> ASGIApp:
     state.idempotency = {}
     state.domain = settings.domain or f"localhost:{settings.port}"
     proxy.Tunnel.state = state
-    return Observed(proxy.Ports(app, state), metrics)
+    return Observed(proxy.Ports(FunctionUrls(app, state), state), metrics)
 
 
 class JsonFormatter(logging.Formatter):

@@ -58,6 +58,10 @@ def reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(json.dumps(value, separators=(",", ":")), status, headers, "application/json")
 
 
+class BrokenOffError(Exception):
+    """An answer cannot be completed after its status has been sent: the connection ends, so that nobody takes it for whole."""
+
+
 class Stream(StreamingResponse):
     """An answer that comes in pieces, whose source is closed at once when the client hangs up."""
 

@@ -32,9 +32,9 @@ _CHUNK = 256 << 10
 _OF_THE_CONNECTION = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-authorization")
 )
-_OUR_KEY = re.compile(rb"e2b_[0-9a-f]{40}")
+OUR_KEY = re.compile(rb"e2b_[0-9a-f]{40}")
 _KEY_LINE = re.compile(rb"(?im)^(?:x-api-key|authorization):[^\r\n]*e2b_[0-9a-f]{40}[^\r\n]*\r\n")
-_OWN_ORIGIN = "sandbox allow-scripts allow-forms allow-popups allow-downloads"
+OWN_ORIGIN = "sandbox allow-scripts allow-forms allow-popups allow-downloads"
 """What a sandbox answers under a path of ours is no page of ours: it must not read what is typed into one."""
 _HOST = re.compile(r"(\d{1,5})-([a-z2-7]{12})(?:\.|:|$)")
 _PATH = re.compile(r"/v1/sandboxes/([a-z2-7]{12})/ports/(\d{1,5})(/.*|)$", re.DOTALL)
@@ -90,7 +90,7 @@ class Ports:
                 scope["route"] = _Route
                 response = await self._forward(Request(scope, receive), *target)
                 if not _HOST.match(host):
-                    response.headers["Content-Security-Policy"] = _OWN_ORIGIN
+                    response.headers["Content-Security-Policy"] = OWN_ORIGIN
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -142,7 +142,7 @@ class _Exchange:
             (name, value)
             for name, value in request.headers.raw
             # Keys of ours are not for the programs inside.
-            if name not in _OF_THE_CONNECTION and name != b"x-forwarded-for" and not _OUR_KEY.search(value)
+            if name not in _OF_THE_CONNECTION and name != b"x-forwarded-for" and not OUR_KEY.search(value)
         ]
         if request.client:
             headers.append((b"x-forwarded-for", request.client.host.encode()))

@@ -19,6 +19,7 @@ from cloudpilot.engine import host, paths
 from cloudpilot.errors import InvalidArgumentException, SandboxException
 from cloudpilot.service import app, proxy
 from cloudpilot.service.access import Access
+from cloudpilot.service.http import BrokenOffError
 from cloudpilot.service.settings import DRAIN_PATIENCE
 from cloudpilot.store import StoreError
 from cloudpilot.store.sqlite import SqliteStore
@@ -162,7 +163,10 @@ def _log_to_stderr() -> None:
     handler.setFormatter(app.JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # Its news of starting and ending would say ours again, for a terminal.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    server_log = logging.getLogger("uvicorn.error")
+    server_log.setLevel(logging.WARNING)
+    # To break an answer off is the only way to tell that it is not whole; the server takes that for a fault.
+    server_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], BrokenOffError)))
 
 
 def _tell_systemd(state: str) -> None:
