@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     from cloudpilot.errors import (
         TimeoutException as TimeoutException,
     )
+    from cloudpilot.pool import (
+        AsyncPool as AsyncPool,
+    )
+    from cloudpilot.pool import (
+        Pool as Pool,
+    )
     from cloudpilot.sandbox import (
         CommandHandle as CommandHandle,
     )
@@ -113,6 +119,7 @@ _MODULES = {
         "SandboxException",
         "TimeoutException",
     ),
+    "pool": ("AsyncPool", "Pool"),
     "sandbox": ("CommandHandle", "Sandbox", "WatchHandle"),
     "types": (
         "CommandResult",

@@ -111,7 +111,17 @@ pub struct Namespaces {
 impl Namespaces {
     fn flags(self) -> i32 {
         let always = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        always | if self.user { libc::CLONE_NEWUSER } else { 0 } | if self.network { libc::CLONE_NEWNET } else { 0 }
+        always | if self.user { libc::CLONE_NEWUSER } else { 0 }
+    }
+
+    /// In the child: enters its network namespace. The host takes as long for that one as for all others together, so that the parent goes on
+    /// meanwhile.
+    pub fn enter_network(self) -> Result<(), JailError> {
+        // SAFETY: changes this one thread, the only one.
+        if self.network && unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return Err(cannot_clone(self, std::io::Error::last_os_error()));
+        }
+        Ok(())
     }
 }
 
@@ -133,7 +143,7 @@ pub enum Side {
     Child,
 }
 
-/// Makes a copy of this process in new namespaces, born into `cgroup` (version 2) if one is given.
+/// Makes a copy of this process in new namespaces (but for the network's, which it enters by [`Namespaces::enter_network`]), born into `cgroup` (version 2) if one is given.
 ///
 /// # Safety
 /// Only this thread may exist, since the child gets no other.

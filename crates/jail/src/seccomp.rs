@@ -1,66 +1,93 @@
 //! The filter of host calls: [`calls::CALLS`](crate::calls::CALLS) as a program that the host runs at each of them.
 
-use std::collections::BTreeMap;
-
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter,
-};
+use libc::sock_filter;
 
 use crate::JailError;
 use crate::calls::{CALLS, Call, Rule};
 
-/// Builds the filter. `network` adds the calls for the host's network. Calls that are not on the list end the process; in debug builds they
-/// raise SIGSYS instead, so that [`name_violations`] can tell which it was.
-pub fn program(network: bool) -> Result<BpfProgram, JailError> {
-    let wanted = || CALLS.iter().filter(|call| network || !call.network);
-    let mut rules = BTreeMap::new();
-    for call in wanted() {
-        if let Some(rule) = compile_rule(call)? {
-            rules.insert(call.number, rule);
-        }
-    }
-    let violation = if cfg!(debug_assertions) { SeccompAction::Trap } else { SeccompAction::KillProcess };
-    let filter = SeccompFilter::new(rules, violation, SeccompAction::Allow, TargetArch::x86_64).map_err(invalid)?;
-    let list: BpfProgram = filter.try_into().map_err(invalid)?;
-    let mut program = vec![LOAD_NUMBER];
-    for call in wanted() {
-        if let Rule::Refused(errno) = call.rule {
-            program.push(sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k: call.number as u32 });
-            program.push(sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | errno as u32 });
-        }
-    }
-    program.extend(list);
-    Ok(program)
-}
+/// Where `struct seccomp_data` has number and architecture of a call, and the low half of its first argument; each argument has 8 bytes.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+const ARGUMENT_SIZE: u32 = 8;
+/// `AUDIT_ARCH_X86_64`.
+const X86_64: u32 = 0xc000_003e;
 
-/// Loads `seccomp_data.nr`. A call of another architecture that happens to have the number of a refused one is refused, not ended: as safe.
-const LOAD_NUMBER: sock_filter = sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
 const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
 
-fn compile_rule(call: &Call) -> Result<Option<Vec<SeccompRule>>, JailError> {
-    let Rule::OneOf(argument, mask, values) = call.rule else {
-        return Ok(matches!(call.rule, Rule::Always).then(Vec::new));
-    };
-    values
-        .iter()
-        .map(|value| {
-            let operator = SeccompCmpOp::MaskedEq(u64::from(mask));
-            let condition = SeccompCondition::new(argument as u8, SeccompCmpArgLen::Dword, operator, u64::from(*value)).map_err(invalid)?;
-            SeccompRule::new(vec![condition]).map_err(invalid)
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map(Some)
+/// Calls that are not on the list end the process; in debug builds they raise SIGSYS instead, so that [`name_violations`] can tell which it was.
+const VIOLATION: sock_filter = give(if cfg!(debug_assertions) { libc::SECCOMP_RET_TRAP } else { libc::SECCOMP_RET_KILL_PROCESS });
+
+const fn step(code: u16, k: u32) -> sock_filter {
+    sock_filter { code, jt: 0, jf: 0, k }
 }
 
-fn invalid(error: seccompiler::BackendError) -> JailError {
-    JailError::plain(format!("The list of host calls cannot be compiled: {error}"))
+const fn give(verdict: u32) -> sock_filter {
+    step(RETURN, verdict)
+}
+
+/// Builds the filter. `network` adds the calls for the host's network.
+///
+/// It is a tree over the sorted numbers: when it is installed the host tries it out on each number that there is, which for a list from top to bottom
+/// was a good part of a sandbox's start.
+pub fn program(network: bool) -> Vec<sock_filter> {
+    let mut wanted: Vec<&Call> = CALLS.iter().filter(|call| network || !call.network).collect();
+    wanted.sort_unstable_by_key(|call| call.number);
+    let equal = |value| sock_filter { jt: 1, ..step(JUMP_IF_EQUAL, value) };
+    let mut program = vec![step(LOAD, ARCHITECTURE), equal(X86_64), give(libc::SECCOMP_RET_KILL_PROCESS), step(LOAD, NUMBER)];
+    branch(&wanted, &mut program);
+    program
+}
+
+/// The part of the tree that decides about these calls.
+fn branch(calls: &[&Call], program: &mut Vec<sock_filter>) {
+    let (below, from) = calls.split_at(calls.len() / 2);
+    match (below, from) {
+        ([], []) => program.push(VIOLATION),
+        ([], [call, ..]) => {
+            program.push(sock_filter { jt: 1, ..step(JUMP_IF_EQUAL, call.number as u32) });
+            program.push(VIOLATION);
+            decide(call.rule, program);
+        }
+        (_, [first, ..]) => {
+            program.push(sock_filter { jf: 1, ..step(JUMP_IF_AT_LEAST, first.number as u32) });
+            let skip = program.len();
+            program.push(step(JUMP, 0));
+            branch(below, program);
+            program[skip].k = (program.len() - skip - 1) as u32;
+            branch(from, program);
+        }
+        (_, []) => unreachable!("the upper half is the larger one"),
+    }
+}
+
+/// What is done about a call of the right number.
+fn decide(rule: Rule, program: &mut Vec<sock_filter>) {
+    match rule {
+        Rule::Always => program.push(give(libc::SECCOMP_RET_ALLOW)),
+        Rule::Refused(errno) => program.push(give(libc::SECCOMP_RET_ERRNO | errno as u32)),
+        Rule::OneOf(argument, mask, values) => {
+            program.push(step(LOAD, ARGUMENTS + ARGUMENT_SIZE * argument as u32));
+            program.push(step(AND, mask));
+            for (index, value) in values.iter().enumerate() {
+                // Over the other values and the violation.
+                program.push(sock_filter { jt: (values.len() - index) as u8, ..step(JUMP_IF_EQUAL, value & mask) });
+            }
+            program.push(VIOLATION);
+            program.push(give(libc::SECCOMP_RET_ALLOW));
+        }
+    }
 }
 
 /// Puts every thread of this process under the filter, for good.
-pub fn install(program: &BpfProgram) -> Result<(), JailError> {
+pub fn install(program: &[sock_filter]) -> Result<(), JailError> {
     let length = program.len() as libc::c_ushort;
-    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
     // SAFETY: the program lives across the call; the host only reads it.
     match unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) } {
@@ -111,23 +138,28 @@ mod tests {
     use super::*;
 
     /// Runs the program as the host would; answers its return value.
-    fn verdict(program: &BpfProgram, number: i64, args: [u64; 6]) -> u32 {
+    fn verdict(program: &[sock_filter], number: i64, args: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend((number as u32).to_le_bytes());
         data.extend(0xc000_003e_u32.to_le_bytes());
         data.extend(0_u64.to_le_bytes());
         args.iter().for_each(|arg| data.extend(arg.to_le_bytes()));
+        run(program, &data)
+    }
+
+    fn run(program: &[sock_filter], data: &[u8]) -> u32 {
         let (mut accumulator, mut at) = (0_u32, 0);
         loop {
             let step = &program[at];
             at += 1;
             let jump = |condition: bool| usize::from(if condition { step.jt } else { step.jf });
             match step.code {
-                0x20 => accumulator = u32::from_le_bytes(data[step.k as usize..step.k as usize + 4].try_into().unwrap()),
-                0x15 => at += jump(accumulator == step.k),
-                0x05 => at += step.k as usize,
-                0x54 => accumulator &= step.k,
-                0x06 => return step.k,
+                LOAD => accumulator = u32::from_le_bytes(data[step.k as usize..step.k as usize + 4].try_into().unwrap()),
+                JUMP_IF_EQUAL => at += jump(accumulator == step.k),
+                JUMP_IF_AT_LEAST => at += jump(accumulator >= step.k),
+                JUMP => at += step.k as usize,
+                AND => accumulator &= step.k,
+                RETURN => return step.k,
                 other => panic!("instruction {other:#x}"),
             }
         }
@@ -136,7 +168,7 @@ mod tests {
     #[test]
     fn arguments_decide() {
         let allow = libc::SECCOMP_RET_ALLOW;
-        let program = program(false).unwrap();
+        let program = program(false);
         let with = |number, index: usize, value: u64| {
             let mut args = [0; 6];
             args[index] = value;
@@ -161,8 +193,35 @@ mod tests {
     }
 
     #[test]
+    fn every_number_gets_what_the_list_says() {
+        /// Beyond any that Linux has, those of the x32 ABI included.
+        const NUMBERS: [std::ops::Range<i64>; 2] = [0..1024, 0x4000_0000..0x4000_0400];
+        for network in [false, true] {
+            let program = program(network);
+            for number in NUMBERS.into_iter().flatten() {
+                let entry = CALLS.iter().find(|call| call.number == number && (network || !call.network));
+                let expected = match entry.map(|call| call.rule) {
+                    Some(Rule::Always) => vec![libc::SECCOMP_RET_ALLOW],
+                    Some(Rule::Refused(errno)) => vec![libc::SECCOMP_RET_ERRNO | errno as u32],
+                    Some(Rule::OneOf(..)) => vec![libc::SECCOMP_RET_ALLOW, VIOLATION.k],
+                    None => vec![VIOLATION.k],
+                };
+                assert!(expected.contains(&verdict(&program, number, [0; 6])), "number {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_other_architectures_are_the_end() {
+        let program = program(false);
+        let mut data = vec![0_u8; 64];
+        data[4..8].copy_from_slice(&0x4000_0003_u32.to_le_bytes());
+        assert_eq!(run(&program, &data), libc::SECCOMP_RET_KILL_PROCESS);
+    }
+
+    #[test]
     fn the_network_is_the_internet_alone() {
-        let program = program(true).unwrap();
+        let program = program(true);
         let socket = |family: i32| verdict(&program, libc::SYS_socket, [family as u64, 0, 0, 0, 0, 0]);
         assert_eq!(socket(libc::AF_INET6), libc::SECCOMP_RET_ALLOW);
         assert_ne!(socket(libc::AF_NETLINK), libc::SECCOMP_RET_ALLOW);

@@ -68,7 +68,7 @@ impl Kernel {
         let _ = find_vdso();
     }
 
-    /// Boots. Call before the kernel process has other threads and before its own filter of host calls.
+    /// Boots. Call before the kernel process installs its own filter of host calls.
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
         crate::host::note_limit();
         let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace, on_interference } = config;
@@ -111,6 +111,7 @@ impl Kernel {
             let guest = volume.guest.clone();
             builder.volume(volume).map_err(tree_error(&guest))?;
         }
+        kernel.platform.settle().map_err(|error| BootError::Host("start the first stub", error))?;
         memory_killer::start(&kernel).map_err(|error| BootError::Host("start a thread", error))?;
         Ok(kernel)
     }

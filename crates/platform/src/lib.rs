@@ -213,6 +213,14 @@ pub trait Platform: Send + Sync {
     /// The first thread of a new, empty address space.
     fn spawn(&self) -> Result<Box<dyn GuestThread>, SpawnError>;
 
+    /// Waits until all is complete that was begun when the platform was made. Call before this process installs a filter of its own.
+    fn settle(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// Makes beforehand what the next [`spawn`](Self::spawn) needs, when there is time for it.
+    fn prepare(&self) {}
+
     /// What guests may map.
     fn address_limits(&self) -> AddressLimits;
 }

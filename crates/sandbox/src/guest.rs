@@ -77,6 +77,10 @@ impl Machine for Guest {
         self.kernel.spawn(program).map_err(|error| not_started(&name, &workdir, error))
     }
 
+    fn prepare(&self) {
+        self.kernel.platform.prepare();
+    }
+
     fn on_exit(&self, pid: i32, then: OnExit) -> Result<(), Errno> {
         self.kernel.exits.on_exit(pid, then)
     }

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use cloudpilot_jail::privileges;
+use cloudpilot_kernel::host::thrift;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -47,6 +48,7 @@ fn work(watch: &OwnedFd, kernel: &OwnedFd, remnants: &Remnants) -> ! {
     // Whoever reads the program's output must not wait for us to close it.
     let _ = privileges::close_all_except(&[watch.as_fd(), kernel.as_fd()]);
     let _ = rustix::process::setsid();
+    thrift::give_back();
     wait_for(watch);
     let _ = rustix::process::pidfd_send_signal(kernel, Signal::KILL);
     wait_for(kernel);

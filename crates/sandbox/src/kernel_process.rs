@@ -19,7 +19,7 @@ use crate::failure::{Code, Failure};
 use crate::host_root::{self, Opened};
 use crate::machine::{Boot, Machine};
 use crate::news::{GO, News};
-use crate::packet;
+use crate::packet::{self, Received};
 use crate::signals;
 
 /// Guest memory where no limit is given: this part of the machine's. The rest is the host's own.
@@ -61,9 +61,7 @@ pub struct Birth<'a> {
     pub resolver: Option<Vec<u8>>,
     /// The program's standard streams.
     pub streams: Streams,
-    /// The control socket.
-    pub listener: OwnedFd,
-    /// To the supervisor.
+    /// To the supervisor, which sends the control socket along with its word to go on.
     pub link: OwnedFd,
     /// Where last words go.
     pub errors: OwnedFd,
@@ -92,7 +90,7 @@ fn end(status: i32) -> ! {
 }
 
 fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
-    let Birth { config, identity, namespaces, opened, resolver, streams, listener, errors, boot, .. } = birth;
+    let Birth { config, identity, namespaces, opened, resolver, streams, errors, boot, .. } = birth;
     privileges::die_with_parent()?;
     // A terminal's signals go to its supervisor, which hands them on.
     rustix::process::setsid().map_err(|error| Failure::host("Cannot leave the starter's session", error))?;
@@ -100,12 +98,13 @@ fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
     let stdio = stdio.map_err(|error| Failure::host("Cannot take over the standard streams", error))?;
     let strace = config.strace.then(|| stdio_error(&stdio)).flatten();
     cloudpilot_kernel::Kernel::look_around();
-    await_go(link)?;
+    namespaces.enter_network()?;
+    let listener = await_go(link);
     let opened = match opened {
         Some(opened) => opened,
         None => host_root::open(config)?,
     };
-    root::leave_host(namespaces.user)?;
+    let leaving = root::leave_host(namespaces.user)?;
     privileges::drop_all(&identity)?;
     // The change of user undid the first.
     privileges::die_with_parent()?;
@@ -120,8 +119,9 @@ fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
     machine.on_notice(Box::new(move |message| {
         let _ = packet::send(&told, &News::Notice { message: message.to_owned() });
     }));
+    leaving.finish()?;
     seccomp::name_violations();
-    seccomp::install(&seccomp::program(config.network == Network::Host)?)?;
+    seccomp::install(&seccomp::program(config.network == Network::Host))?;
     let pid = match &config.args {
         Some(args) => Some(start_program(config, args, stdio, &machine, link)?),
         None => None,
@@ -159,10 +159,10 @@ fn stdio_error(stdio: &Stdio) -> Option<OwnedFd> {
     }
 }
 
-fn await_go(link: &OwnedFd) -> Result<(), Failure> {
-    let mut word = [0; GO.len()];
-    match rustix::net::recv(link, &mut word[..], rustix::net::RecvFlags::empty()) {
-        Ok((length, _)) if &word[..length] == GO => Ok(()),
+/// Waits until users are mapped and limits are set; answers the control socket.
+fn await_go(link: &OwnedFd) -> OwnedFd {
+    match packet::receive(link.as_fd()) {
+        Ok(Received::Message(word, descriptors)) if word == GO => descriptors.into_iter().next().unwrap_or_else(|| end(1)),
         _ => end(1),
     }
 }

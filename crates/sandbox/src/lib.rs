@@ -5,6 +5,7 @@
 //! ([`kernel_process`], [`control`]), and the *janitor*, which cleans up should the supervisor be killed ([`janitor`]). The kernel process dies with
 //! the supervisor, and all of the guest with the kernel process, as it is the first of their PID namespace.
 
+pub mod beginning;
 pub mod command;
 mod config;
 mod control;

@@ -1,6 +1,7 @@
 //! Starting a sandbox: what the supervisor prepares, and the birth of the kernel process.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use cloudpilot_jail::cgroup::{self, Cgroup};
 use cloudpilot_jail::namespaces::{self, Child, Identity, Namespaces, Side};
@@ -37,13 +38,15 @@ pub struct Started {
 /// What was done so far, and is undone if a later step fails.
 #[derive(Default)]
 struct Undo {
-    remnants: Option<Remnants>,
+    directory: Option<PathBuf>,
+    cgroups: Vec<PathBuf>,
     kernel: Option<Pid>,
 }
 
 impl Undo {
     fn forget(&mut self) {
-        self.remnants = None;
+        self.directory = None;
+        self.cgroups.clear();
         self.kernel = None;
     }
 }
@@ -54,18 +57,18 @@ impl Drop for Undo {
             let _ = rustix::process::kill_process(kernel, Signal::KILL);
             let _ = rustix::process::waitpid(Some(kernel), WaitOptions::empty());
         }
-        if let Some(remnants) = &self.remnants {
-            // A failure is being reported already; the next start sweeps.
-            let _ = remnants.remove();
+        // A failure is being reported already; the next start sweeps.
+        if let Some(directory) = &self.directory {
+            let _ = state::remove_directory(directory);
         }
+        let _ = cgroup::remove(&self.cgroups);
     }
 }
 
 /// Starts the kernel process. `streams` are what its first program reads and writes.
 pub fn start(config: &Config, streams: Streams, boot: Boot) -> Result<Started, Failure> {
-    let listener = state::create(&config.state_dir)?;
     let mut remnants = Remnants { directory: config.state_dir.clone(), cgroups: Vec::new() };
-    let mut undo = Undo { remnants: Some(remnants.clone()), kernel: None };
+    let mut undo = Undo::default();
     let limits = cgroup::Limits {
         memory_bytes: config.limits.memory_bytes,
         cpus: config.limits.cpus,
@@ -73,7 +76,7 @@ pub fn start(config: &Config, streams: Streams, boot: Boot) -> Result<Started, F
     };
     let cgroup = Cgroup::create(&format!("cloudpilot-{}", config.id), &limits)?;
     remnants.cgroups = cgroup.as_ref().map_or(Vec::new(), |cgroup| cgroup.directories().to_vec());
-    undo.remnants = Some(remnants.clone());
+    undo.cgroups.clone_from(&remnants.cgroups);
 
     let identity = Identity::choose(host_root::is_for_everybody(config), &config.id);
     // Root opens what is shown while it is still root; others get the right to only inside their user namespace.
@@ -98,20 +101,11 @@ pub fn start(config: &Config, streams: Streams, boot: Boot) -> Result<Started, F
         Side::Child => {
             drop(link);
             undo.forget();
-            kernel_process::run(Birth {
-                config,
-                identity,
-                namespaces,
-                opened,
-                resolver,
-                streams,
-                listener,
-                link: kernel_link,
-                errors,
-                boot,
-            })
+            kernel_process::run(Birth { config, identity, namespaces, opened, resolver, streams, link: kernel_link, errors, boot })
         }
     };
+    drop((kernel_link, errors, opened));
+    // From here on both sides work at the same time.
     undo.kernel = Some(kernel.pid);
     if namespaces.user {
         identity.write_maps(kernel.pid)?;
@@ -119,9 +113,11 @@ pub fn start(config: &Config, streams: Streams, boot: Boot) -> Result<Started, F
     if let Some(cgroup) = &cgroup {
         cgroup.add(kernel.pid)?;
     }
+    let listener = state::create(&config.state_dir)?;
+    undo.directory = Some(config.state_dir.clone());
     // If it is dead already, it has said why on the link.
-    let _ = rustix::io::write(&link, news::GO);
-    // From here on both sides work at the same time.
+    let _ = packet::hand_over(&link, news::GO, listener.as_fd());
+    drop(listener);
     let janitor = Janitor::hire(&kernel.handle, &remnants)?;
     if let Err(failure) = state::write_record(config, kernel.pid.as_raw_nonzero().get(), &remnants) {
         drop(undo);

@@ -67,7 +67,8 @@ impl Remnants {
     }
 }
 
-fn remove_directory(directory: &Path) -> io::Result<()> {
+/// Removes a sandbox's directory; what is gone already does not matter.
+pub fn remove_directory(directory: &Path) -> io::Result<()> {
     for file in [SOCKET, RECORD, RECORD_BEING_WRITTEN] {
         ignore_missing(fs::remove_file(directory.join(file)))?;
     }

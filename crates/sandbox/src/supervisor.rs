@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use cloudpilot_jail::cgroup::Cgroup;
 use cloudpilot_jail::seccomp;
+use cloudpilot_kernel::host::thrift;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions, WaitStatus};
 use rustix::time::Timespec;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::Config;
@@ -23,6 +25,21 @@ use crate::terminal;
 
 /// Most bytes of a dying kernel process's last words that are passed on.
 const LONGEST_LAST_WORDS: usize = 2048;
+
+/// Longest word of the starter.
+const LONGEST_WORD: usize = 256;
+/// A sandbox that has lived for that long is one that stays.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// What the starter may say on the lifeline: a sandbox that was started in advance is put to use, with its own time from now on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HandOut {
+    /// It is to outlive its starter.
+    detach: bool,
+    /// How long it may live from now.
+    timeout_ms: Option<u64>,
+}
 
 /// How a sandbox ended.
 #[derive(Debug)]
@@ -49,6 +66,10 @@ pub struct Supervisor<'a> {
     ends_with_lifeline: bool,
     hands_signals_on: bool,
     timeout: Option<Duration>,
+    /// When its time is up.
+    deadline: Option<Instant>,
+    /// When it gives back what only the start needed; none once it has.
+    settles: Option<Instant>,
     /// The program's number inside, once it runs.
     program: Option<i32>,
     /// The kernel process has hung up: it is about to die, or does not want to be heard.
@@ -60,17 +81,27 @@ impl<'a> Supervisor<'a> {
     /// For a sandbox that was just started.
     pub fn new(sandbox: Started, config: &Config, signals: &'a Signals, lifeline: Option<&'a OwnedFd>) -> Self {
         let timeout = config.timeout_ms.map(Duration::from_millis);
-        let hands_signals_on = lifeline.is_none();
-        let ends_with_lifeline = !config.detach;
-        Self { sandbox, signals, lifeline, ends_with_lifeline, hands_signals_on, timeout, program: None, hung_up: false, end: None }
+        let now = Instant::now();
+        Self {
+            sandbox,
+            signals,
+            lifeline,
+            ends_with_lifeline: !config.detach,
+            hands_signals_on: lifeline.is_none(),
+            timeout,
+            deadline: timeout.map(|timeout| now + timeout),
+            settles: Some(now + SETTLED_AFTER),
+            program: None,
+            hung_up: false,
+            end: None,
+        }
     }
 
     /// Waits for the end, removes everything, and answers why it ended.
     pub fn watch(mut self) -> End {
-        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let mut dead = false;
         while !dead {
-            dead = self.wait_once(deadline);
+            dead = self.wait_once();
         }
         // What it said before it died.
         while self.hear() {}
@@ -85,12 +116,17 @@ impl<'a> Supervisor<'a> {
     }
 
     /// One wait. Answers whether the kernel process is dead.
-    fn wait_once(&mut self, deadline: Option<Instant>) -> bool {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) && self.end.is_none() {
+    fn wait_once(&mut self) -> bool {
+        let now = Instant::now();
+        if self.end.is_none() && self.deadline.is_some_and(|deadline| deadline <= now) {
             self.finish(End::Timeout(self.timeout.unwrap_or_default()));
         }
-        let left = if self.end.is_some() { None } else { left };
+        if self.settles.is_some_and(|settles| settles <= now) {
+            thrift::give_back();
+            self.settles = None;
+        }
+        let deadline = self.deadline.filter(|_| self.end.is_none());
+        let left = deadline.into_iter().chain(self.settles).min().map(|earliest| earliest.saturating_duration_since(now));
         let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
         let lifeline = self.lifeline.filter(|_| self.ends_with_lifeline && self.end.is_none());
         let mut descriptors =
@@ -117,7 +153,7 @@ impl<'a> Supervisor<'a> {
                 self.pass_on(signal);
             }
         }
-        if lifeline_ready && self.lifeline_closed() {
+        if lifeline_ready && !self.hear_starter() {
             self.finish(End::StarterGone(None));
         }
         ready[0]
@@ -129,13 +165,23 @@ impl<'a> Supervisor<'a> {
         let _ = rustix::process::pidfd_send_signal(&self.sandbox.kernel.handle, Signal::KILL);
     }
 
-    /// The starter may send, though there is nothing to say: only hanging up means something.
-    fn lifeline_closed(&self) -> bool {
-        let mut ignored = [0; 64];
-        self.lifeline.is_some_and(|lifeline| match rustix::net::recv(lifeline, &mut ignored[..], rustix::net::RecvFlags::DONTWAIT) {
-            Ok((length, _)) => length == 0,
-            Err(error) => error != Errno::AGAIN && error != Errno::INTR,
-        })
+    /// Takes what the starter has to say; false once it has hung up.
+    fn hear_starter(&mut self) -> bool {
+        let mut buffer = [0; LONGEST_WORD];
+        let Some(lifeline) = self.lifeline else { return true };
+        match rustix::net::recv(lifeline, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT) {
+            Ok((0, _)) => false,
+            Ok((length, _)) => {
+                // What makes no sense changes nothing.
+                if let Ok(HandOut { detach, timeout_ms }) = serde_json::from_slice(&buffer[..length.min(LONGEST_WORD)]) {
+                    self.ends_with_lifeline = !detach;
+                    self.timeout = timeout_ms.map(Duration::from_millis);
+                    self.deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+                }
+                true
+            }
+            Err(error) => error == Errno::AGAIN || error == Errno::INTR,
+        }
     }
 
     /// Takes one piece of news from the kernel process; false when there is none.
@@ -164,6 +210,10 @@ impl<'a> Supervisor<'a> {
             Ok(News::Exited { exit_code, signal, .. }) => {
                 let result = exit_code.ok_or(signal.unwrap_or(libc::SIGKILL as u8));
                 self.end = self.end.take().or(Some(End::Exited(result)));
+                if self.lifeline.is_none() {
+                    // Meanwhile the kernel process dies. Whoever holds a lifeline may take the directory's end for the sandbox's.
+                    let _ = crate::state::remove_directory(&self.sandbox.remnants.directory);
+                }
             }
             Ok(news @ News::Notice { .. }) => self.pass_notice(&news),
             Ok(News::Ended { .. }) => self.end = self.end.take().or(Some(End::Shutdown)),

@@ -365,6 +365,14 @@ async def start_shell(session: Session, line: str, **options: Any) -> Command:
         return await start(session, [session.shell, "-c", line], **options)
 
 
+async def rehearse(session: Session) -> None:
+    """Lets the shell run once and do nothing, so that the first command finds ready what any start of a shell needs."""
+    try:
+        await (await start_shell(session, ":")).wait(None, None, None)
+    except (NotFoundException, CommandExitException):
+        pass  # A root without a shell may be meant so.
+
+
 async def start_terminal(
     session: Session,
     size: PtySize,

@@ -126,6 +126,8 @@ class SessionOptions:
         self.cwd = cwd or (start.workdir if start else "/")
         self.user = "{uid}:{gid}".format(**start.user) if start else None
         self.end_at: float | None = None
+        self.started_at: float | None = None
+        """When it was put to use, where that was later than its start."""
 
 
 _connecting = threading.Lock()
@@ -136,11 +138,12 @@ _sessions: dict[str, Session] = {}
 def info_of(record: records.Record, options: SessionOptions | None) -> SandboxInfo:
     """What a sandbox's record says of it, and what we know besides."""
     end_at = options.end_at if options else None
+    started_at = (options.started_at if options else None) or record.created
     return SandboxInfo(
         sandbox_id=record.id,
         name=record.name,
         metadata=dict(options.metadata) if options else {},
-        started_at=datetime.fromtimestamp(record.created, UTC),
+        started_at=datetime.fromtimestamp(started_at, UTC),
         end_at=None if end_at is None else datetime.fromtimestamp(end_at, UTC),
     )
 
@@ -154,6 +157,15 @@ async def create(settings: dict[str, Any], options: SessionOptions, timeout: flo
     except BaseException:
         life.let_go()
         raise
+    _keep(session)
+    session.set_timeout(timeout)
+    return session
+
+
+def put_to_use(session: Session, options: SessionOptions, timeout: float | None) -> Session:
+    """Makes a sandbox that was started in advance somebody's."""
+    session.options = options
+    options.started_at = time.time()
     _keep(session)
     session.set_timeout(timeout)
     return session

@@ -8,17 +8,29 @@ from typing import Any
 
 from cloudpilot.engine import records
 from cloudpilot.engine.wall import Life
-from cloudpilot.errors import SandboxException
+from cloudpilot.errors import SandboxEndedException, SandboxException
 
 
 class DetachedLife(Life):
-    """A sandbox that this process started, and that goes on without it."""
+    """A sandbox that this process started, and that goes on without it; while `waiting`, until it is put to use, it does not."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        super().__init__({**settings, "detach": True})
+    def __init__(self, settings: dict[str, Any], *, waiting: bool = False) -> None:
+        self._waiting = waiting
+        super().__init__(settings if waiting else {**settings, "detach": True})
+
+    def put_to_use(self, timeout_ms: int) -> None:
+        """Lets a sandbox that waited outlive this process from now on, for that long."""
+        try:
+            self.hand_out(detach=True, timeout_ms=timeout_ms)
+        except OSError:
+            raise SandboxEndedException(f"The sandbox `{self.id}` has ended") from None
+        self._waiting = False
 
     def end(self, error: SandboxException) -> None:
         """Ends the sandbox. `error` is what those get who use it nevertheless; `gone` tells when nothing of it is left."""
+        if self._waiting:
+            super().end(error)
+            return
         with self._lock:
             if self._end is None:
                 self._end = error

@@ -95,6 +95,15 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
             error = interruption
 
 
+def follow(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs a coroutine that awaits nothing but `Pending`, and that deals with its errors itself, in whatever threads settle these."""
+    try:
+        pending = coroutine.send(None)
+    except StopIteration:
+        return
+    pending.then(lambda: follow(coroutine))
+
+
 class Driven(Awaitable[T]):
     """A coroutine that awaits `Pending`, and maybe futures of asyncio, as something that an asyncio task can await."""
 

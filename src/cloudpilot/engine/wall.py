@@ -88,6 +88,12 @@ class Life:
                 # Its news of the end, and then the host's of the process's end, still arrive.
                 self._lifeline.shutdown(socket.SHUT_WR)
 
+    def hand_out(self, *, detach: bool, timeout_ms: int | None) -> None:
+        """Puts a sandbox to use that was started in advance: how long it may live from now, and whether it outlives this process."""
+        word = packet.encode({"detach": detach, "timeout_ms": timeout_ms})
+        with self._lock:
+            packet.send(self._lifeline, word, [])
+
     def end_after(self, seconds: float | None) -> None:
         """Ends the sandbox when that time has passed from now; replaces an earlier deadline. None is no deadline."""
         with self._lock:

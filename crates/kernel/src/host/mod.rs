@@ -4,6 +4,7 @@
 
 pub mod descriptor;
 mod poller;
+pub mod thrift;
 
 pub use descriptor::HostDescriptor;
 

@@ -11,6 +11,7 @@ use cloudpilot_platform::systrap::load;
 
 use super::{Process, exit};
 use crate::Kernel;
+use crate::host::thrift;
 
 /// How fast guests are assumed to fill memory at most, bytes a second: what a few cores zeroing fresh pages reach.
 const FILL_RATE: u64 = 4 << 30;
@@ -19,6 +20,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Time that a killed process is given to return its memory before the next one is chosen.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// When nothing has run inside for that long, the sandbox gives back what it does not need to wait.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Stack of the thread.
 const STACK_BYTES: usize = 128 << 10;
 /// `oom_score_adj` of processes that are never chosen.
@@ -32,7 +35,7 @@ pub fn start(kernel: &Arc<Kernel>) -> std::io::Result<()> {
             let pause = look(&kernel);
             drop(kernel);
             std::thread::sleep(pause);
-            load::wait_until_running();
+            load::wait_until_running(IDLE_AFTER, thrift::give_back);
         }
     };
     std::thread::Builder::new().name("memory".into()).stack_size(STACK_BYTES).spawn(watch).map(|_| ())

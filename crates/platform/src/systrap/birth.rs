@@ -70,55 +70,73 @@ pub fn moved(vdso: &HostVdso) -> Option<(u64, u64, u64)> {
     Some((VDSO, VDSO + (end - start), VDSO + (vdso.header - start)))
 }
 
-/// Makes the first stub from a copy of this process and empties its address space. `vdso` is where it lies in this process.
-pub fn first_stub(shared: &Arc<Shared>, vdso: Option<&HostVdso>) -> io::Result<SystrapThread> {
-    let slot = shared.slots.allocate().ok_or(io::ErrorKind::OutOfMemory)?;
-    let program = filter::program();
-    let rseq = rseq_registration();
-    // The first stop, an illegal instruction, is awaited like any other: as if the stub had been resumed.
-    shared.slots.prepare(slot);
-    shared.slots.header(slot).turn.store(TURN_RESUME, std::sync::atomic::Ordering::SeqCst);
-    let flags = u64::from(raw::CLONE_FILES | raw::SIGCHLD);
-    // SAFETY: a fork; the child runs on its own copy of the stack and makes nothing but system calls.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    if pid == 0 {
-        become_stub(shared.slots.descriptor(), slot, &program, rseq, vdso);
-    }
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let pid = pid as i32;
-    shared.slots.assign(pid, slot);
-    if let Some(status) = await_first_stop(shared.slots.header(slot), pid)? {
-        shared.slots.process_died(pid);
-        if vdso.is_some() && status == EXIT_VDSO as i32 {
-            return first_stub(shared, None);
+/// The first stub between its birth and its first stop.
+pub struct FirstStub {
+    slot: u32,
+    pid: i32,
+    vdso: Option<&'static HostVdso>,
+}
+
+impl FirstStub {
+    /// Makes it from a copy of this process. `vdso` is where it lies in this process.
+    pub fn bear(shared: &Shared, vdso: Option<&'static HostVdso>) -> io::Result<Self> {
+        let slot = shared.slots.allocate().ok_or(io::ErrorKind::OutOfMemory)?;
+        let program = filter::program();
+        let rseq = rseq_registration();
+        // The first stop, an illegal instruction, is awaited like any other: as if the stub had been resumed.
+        shared.slots.prepare(slot);
+        shared.slots.header(slot).turn.store(TURN_RESUME, std::sync::atomic::Ordering::SeqCst);
+        let flags = u64::from(raw::CLONE_FILES | raw::SIGCHLD);
+        // SAFETY: a fork; the child runs on its own copy of the stack and makes nothing but system calls.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        if pid == 0 {
+            become_stub(shared.slots.descriptor(), slot, &program, rseq, vdso);
         }
-        return Err(io::Error::other("the first stub ended before its first instruction: the host refused its seccomp filter"));
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        shared.slots.assign(pid as i32, slot);
+        Ok(Self { slot, pid: pid as i32, vdso })
     }
-    let mut thread = SystrapThread::new(Arc::clone(shared), slot, pid, pid);
-    if !thread.note_stop() || thread.stop_signal() != libc::SIGILL {
-        return Err(io::Error::other("the first stub crashed before its first instruction"));
+
+    /// Waits for its first stop and empties its address space.
+    pub fn grow_up(self, shared: &Arc<Shared>) -> io::Result<SystrapThread> {
+        let Self { slot, pid, vdso } = self;
+        if let Some(status) = await_first_stop(shared.slots.header(slot), pid)? {
+            shared.slots.process_died(pid);
+            if vdso.is_some() && status == EXIT_VDSO as i32 {
+                return Self::bear(shared, None)?.grow_up(shared);
+            }
+            return Err(io::Error::other("the first stub ended before its first instruction: the host refused its seccomp filter"));
+        }
+        let mut thread = SystrapThread::new(Arc::clone(shared), slot, pid, pid);
+        if !thread.note_stop() || thread.stop_signal() != libc::SIGILL {
+            return Err(io::Error::other("the first stub crashed before its first instruction"));
+        }
+        if !thread.forget_origin() {
+            return Err(io::Error::other("the host's signal frames are not as expected"));
+        }
+        let own = Slots::guest_address(slot);
+        // Its thread pointer is that of the kernel process, whose place is nobody's business.
+        let mut calls = vec![
+            HostCall::new(raw::__NR_madvise, &[own, SLOT_SIZE, u64::from(raw::MADV_DONTFORK)]),
+            HostCall::new(raw::__NR_arch_prctl, &[ARCH_SET_FS, 0]),
+        ];
+        let mut from = 0;
+        let code = (STUB_CODE, STUB_CODE + STUB_CODE_SIZE);
+        let kept = [
+            Some(code),
+            vdso.and_then(moved).map(|(start, end, _)| (start, end)),
+            Some((own, own + SLOT_SIZE)),
+            Some((HOST_END, HOST_END)),
+        ];
+        for (start, end) in kept.into_iter().flatten() {
+            calls.push(HostCall::new(raw::__NR_munmap, &[from, start - from]));
+            from = end;
+        }
+        thread.call_all(&mut calls).map_err(|_| io::Error::other("the first stub ended while it emptied its address space"))?;
+        Ok(thread)
     }
-    if !thread.forget_origin() {
-        return Err(io::Error::other("the host's signal frames are not as expected"));
-    }
-    let own = Slots::guest_address(slot);
-    // Its thread pointer is that of the kernel process, whose place is nobody's business.
-    let mut calls = vec![
-        HostCall::new(raw::__NR_madvise, &[own, SLOT_SIZE, u64::from(raw::MADV_DONTFORK)]),
-        HostCall::new(raw::__NR_arch_prctl, &[ARCH_SET_FS, 0]),
-    ];
-    let mut from = 0;
-    let code = (STUB_CODE, STUB_CODE + STUB_CODE_SIZE);
-    let kept =
-        [Some(code), vdso.and_then(moved).map(|(start, end, _)| (start, end)), Some((own, own + SLOT_SIZE)), Some((HOST_END, HOST_END))];
-    for (start, end) in kept.into_iter().flatten() {
-        calls.push(HostCall::new(raw::__NR_munmap, &[from, start - from]));
-        from = end;
-    }
-    thread.call_all(&mut calls).map_err(|_| io::Error::other("the first stub ended while it emptied its address space"))?;
-    Ok(thread)
 }
 
 /// Waits for the first stop of a stub that nobody watches yet; answers the exit status of one that ended instead.

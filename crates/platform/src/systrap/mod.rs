@@ -15,7 +15,7 @@ mod thread;
 mod wait;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -36,30 +36,73 @@ pub(crate) struct Shared {
     vdso: Option<(u64, u64, u64)>,
 }
 
+/// Where stubs come from.
+struct Nursery {
+    /// A stub with an empty address space that others are made from. It is born before the kernel process confines itself, since a stub's
+    /// filter must not be stacked on the kernel's.
+    zygote: SystrapThread,
+    /// One that was made beforehand, so that the next program does not wait for it.
+    spare: Option<Box<dyn GuestThread>>,
+}
+
+impl Nursery {
+    fn prepare(&mut self) {
+        if self.spare.is_none() {
+            // Without one the next spawn says why.
+            self.spare = self.zygote.fork_empty().ok();
+        }
+    }
+}
+
 /// The platform.
 pub struct Systrap {
     shared: Arc<Shared>,
-    /// A stub with an empty address space that others are made from. It is born before the kernel process confines itself, since a stub's
-    /// filter must not be stacked on the kernel's.
-    zygote: Mutex<SystrapThread>,
+    nursery: Arc<OnceLock<io::Result<Mutex<Nursery>>>>,
 }
 
 impl Systrap {
-    /// Prepares the stub's page and the first stub. Call before other threads exist and before the kernel process installs its own filter.
-    /// `vdso` comes from [`find_vdso`]. `on_interference` is told when somebody on the host kills or stops a stub.
-    pub fn new(memory: i32, vdso: Option<&HostVdso>, on_interference: OnInterference) -> io::Result<Self> {
+    /// Prepares the stub's page and the first stub, which grows up meanwhile. Call before the kernel process installs its own filter, and
+    /// [`settle`](Platform::settle) then. `vdso` comes from [`find_vdso`]. `on_interference` is told when somebody on the host kills or stops a
+    /// stub.
+    pub fn new(memory: i32, vdso: Option<&'static HostVdso>, on_interference: OnInterference) -> io::Result<Self> {
         birth::map_stub_code()?;
         let shared = Arc::new(Shared { slots: Slots::new()?, memory, vdso: vdso.and_then(birth::moved) });
-        let zygote = birth::first_stub(&shared, vdso)?;
-        let reaped = Arc::clone(&shared);
-        std::thread::Builder::new().name("reaper".into()).stack_size(64 << 10).spawn(move || reap(&reaped, &on_interference))?;
-        Ok(Self { shared, zygote: Mutex::new(zygote) })
+        let born = birth::FirstStub::bear(&shared, vdso)?;
+        let nursery = Arc::new(OnceLock::new());
+        let (reaped, filled) = (Arc::clone(&shared), Arc::clone(&nursery));
+        let work = move || {
+            let grown = filled.get_or_init(|| born.grow_up(&reaped).map(|zygote| Mutex::new(Nursery { zygote, spare: None })));
+            if let Ok(nursery) = grown {
+                nursery.lock().prepare();
+            }
+            reap(&reaped, &on_interference);
+        };
+        std::thread::Builder::new().name("reaper".into()).stack_size(64 << 10).spawn(work)?;
+        Ok(Self { shared, nursery })
     }
 }
 
 impl Platform for Systrap {
     fn spawn(&self) -> Result<Box<dyn GuestThread>, SpawnError> {
-        self.zygote.lock().fork_empty()
+        let nursery = self.nursery.wait().as_ref().map_err(|_| SpawnError::Gone)?;
+        let mut nursery = nursery.lock();
+        match nursery.spare.take() {
+            Some(spare) => Ok(spare),
+            None => nursery.zygote.fork_empty(),
+        }
+    }
+
+    fn prepare(&self) {
+        if let Ok(nursery) = self.nursery.wait() {
+            nursery.lock().prepare();
+        }
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        match self.nursery.wait() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 
     fn address_limits(&self) -> AddressLimits {

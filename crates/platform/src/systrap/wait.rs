@@ -14,6 +14,7 @@ const SPIN_TURNS: u32 = 1_500;
 pub mod load {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use rustix::thread::futex;
 
@@ -36,12 +37,19 @@ pub mod load {
         }
     }
 
-    /// Sleeps for as long as no guest thread runs.
-    pub fn wait_until_running() {
+    /// Sleeps for as long as no guest thread runs. `idle` is called once if that takes longer than `patience`.
+    pub fn wait_until_running(patience: Duration, idle: impl FnOnce()) {
+        let patience = futex::Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
+        let mut idle = Some(idle);
         WATCHED.store(1, Ordering::SeqCst);
         while RUNNING.load(Ordering::SeqCst) == 0 {
+            let limit = idle.as_ref().map(|_| &patience);
             // Woken, interrupted or changed: in every case look again.
-            let _ = futex::wait(&RUNNING, futex::Flags::PRIVATE, 0, None);
+            if futex::wait(&RUNNING, futex::Flags::PRIVATE, 0, limit) == Err(rustix::io::Errno::TIMEDOUT)
+                && let Some(idle) = idle.take()
+            {
+                idle();
+            }
         }
         WATCHED.store(0, Ordering::SeqCst);
     }
