@@ -33,6 +33,7 @@ class _Pool:
         self,
         size: int = 2,
         *,
+        image: str | None = None,
         rootfs: str | os.PathLike[str] | None = None,
         volumes: Mapping[str, str] | None = None,
         memory: str | int | None = None,
@@ -45,7 +46,8 @@ class _Pool:
 
         Args:
             size: How many wait.
-            rootfs: As for `Sandbox.create`, and so are the others; all sandboxes of the pool are alike.
+            image: As for `Sandbox.create`, and so are the others; all sandboxes of the pool are alike.
+            rootfs: See there.
             volumes: See there.
             memory: See there.
             cpus: See there.
@@ -56,10 +58,19 @@ class _Pool:
         Raises:
             SandboxException: They cannot be started; the message says why.
         """
+        start = self._start = core_session.start_of(image, rootfs)
 
         def settings() -> dict[str, Any]:
             return core_session.configuration(
-                rootfs=rootfs, volumes=volumes, memory=memory, cpus=cpus, pids=pids, network=network, name=None, hostname=hostname
+                start=start,
+                rootfs=rootfs,
+                volumes=volumes,
+                memory=memory,
+                cpus=cpus,
+                pids=pids,
+                network=network,
+                name=None,
+                hostname=hostname,
             )
 
         settings()  # What cannot be is said here rather than at the first start.
@@ -76,9 +87,9 @@ class _Pool:
         return self._pool.waiting
 
     async def _create(
-        self, timeout: float | None, metadata: Mapping[str, str] | None, envs: Mapping[str, str] | None, cwd: str
+        self, timeout: float | None, metadata: Mapping[str, str] | None, envs: Mapping[str, str] | None, cwd: str | None
     ) -> core_session.Session:
-        options = core_session.SessionOptions(envs, metadata, cwd)
+        options = core_session.SessionOptions(envs, metadata, cwd, self._start)
         taken = self._pool.take()
         if taken is None:
             return await core_session.create(self._settings(), options, timeout)
@@ -102,7 +113,7 @@ class Pool(_Pool):
         timeout: float | None = SANDBOX_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
         envs: Mapping[str, str] | None = None,
-        cwd: str = "/",
+        cwd: str | None = None,
     ) -> Sandbox:
         """Answers a sandbox that nobody has used, as `Sandbox.create` does. It no longer belongs to the pool."""
         return Sandbox(drive(self._create(timeout, metadata, envs, cwd)))
@@ -132,7 +143,7 @@ class AsyncPool(_Pool):
         timeout: float | None = SANDBOX_TIMEOUT,
         metadata: Mapping[str, str] | None = None,
         envs: Mapping[str, str] | None = None,
-        cwd: str = "/",
+        cwd: str | None = None,
     ) -> AsyncSandbox:
         """Answers a sandbox that nobody has used, as `AsyncSandbox.create` does. It no longer belongs to the pool."""
         return AsyncSandbox(await Driven(self._create(timeout, metadata, envs, cwd)))
