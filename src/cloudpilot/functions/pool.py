@@ -67,6 +67,8 @@ class Pool:
 
     def lacking(self) -> bool:
         """Whether another instance is to be started for the calls that wait."""
+        while self.waiting and self.waiting[0][1].done():
+            self.waiting.popleft()  # Whoever waited there has gone.
         capacity = max(1, self.function.calls_per_instance)
         count = len(self.instances) + self.starting
         if count >= self.limit or len(self.waiting) <= self.starting * capacity:
