@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::mm::access::FutexKey;
 use crate::task::Task;
-use crate::wait::WaitError;
+use crate::wait::{PollEvents, WaitError, Wake};
 
 /// A mask that matches every waiter, `FUTEX_BITSET_MATCH_ANY`.
 pub const ANY: u32 = u32::MAX;
@@ -52,7 +52,7 @@ impl Waiter {
 
     fn wake(&self) {
         self.woken.store(true, Ordering::SeqCst);
-        self.task.parker.unpark();
+        self.task.parker.wake(PollEvents::empty());
     }
 }
 
@@ -115,7 +115,7 @@ pub fn wait(task: &Arc<Task>, words: &[Word], deadline: Option<u64>) -> Result<u
         }
     }
     let woken = || waiters.iter().position(|waiter| waiter.woken.load(Ordering::SeqCst));
-    let slept = task.block_on(&[], crate::wait::PollEvents::empty(), deadline, woken);
+    let slept = task.block_on(&[], PollEvents::empty(), deadline, woken);
     match (dequeue(&waiters), slept) {
         (Some(index), _) | (None, Ok(index)) => Ok(index),
         (None, Err(WaitError::TimedOut)) => Err(Errno::ETIMEDOUT),
@@ -331,7 +331,7 @@ pub fn lock(task: &Arc<Task>, address: u64, shared: bool, deadline: Option<u64>,
 fn wait_for_lock(task: &Arc<Task>, waiter: &Arc<Waiter>, deadline: Option<u64>) -> Result<usize, Errno> {
     LOCK_WAITERS.fetch_add(1, Ordering::SeqCst);
     let woken = || waiter.woken.load(Ordering::SeqCst).then_some(());
-    let slept = task.block_on(&[], crate::wait::PollEvents::empty(), deadline, woken);
+    let slept = task.block_on(&[], PollEvents::empty(), deadline, woken);
     let got = dequeue(std::slice::from_ref(waiter)).is_some();
     LOCK_WAITERS.fetch_sub(1, Ordering::SeqCst);
     match slept {

@@ -3,6 +3,7 @@
 //! Objects never block. They answer `EAGAIN` and announce changes on a [`WaitQueue`]; whoever wants to wait registers, tries again,
 //! and parks. Lock order: an object's own lock, then its queue's, then (from [`Wake::wake`]) an epoll's ready list, then that epoll's queue.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -144,7 +145,8 @@ impl Parker {
                 }
             };
             // Any outcome (woken, timed out, interrupted, value changed) leads to another look at the token.
-            self.sleeping.store(true, Ordering::Relaxed);
+            // Pairs with `unpark`: it says that there is something, then looks for a sleeper; the host looks at the token once more.
+            self.sleeping.store(true, Ordering::SeqCst);
             let _ = futex::wait(&self.token, futex::Flags::PRIVATE, 0, timeout.as_ref());
             self.sleeping.store(false, Ordering::Relaxed);
         }
@@ -167,16 +169,65 @@ impl Parker {
 
     /// Ends the current or the next park.
     pub fn unpark(&self) {
-        if self.token.swap(1, Ordering::Release) == 0 {
+        if self.announce() {
             let _ = futex::wake(&self.token, futex::Flags::PRIVATE, 1);
         }
+    }
+
+    /// The same for a thread that serves a system call: the host's call to wake a sleeper is made once its own guest thread is on its way again, or before
+    /// it sleeps itself.
+    fn unpark_soon(&self) {
+        if !self.announce() {
+            return;
+        }
+        WOKEN.set(true);
+        let before = DEFERRED.replace(std::ptr::from_ref(&self.token).addr());
+        wake_at(before);
+    }
+
+    /// Leaves the token; whether somebody sleeps who must be woken.
+    fn announce(&self) -> bool {
+        self.token.swap(1, Ordering::SeqCst) == 0 && self.sleeping.load(Ordering::SeqCst)
     }
 }
 
 impl Wake for Parker {
     fn wake(&self, _events: PollEvents) {
-        self.unpark();
+        if SERVES.get() { self.unpark_soon() } else { self.unpark() }
     }
+}
+
+thread_local! {
+    /// Address of the token of a sleeper that this thread is to wake; 0 if there is none.
+    static DEFERRED: Cell<usize> = const { Cell::new(0) };
+    /// Whether this thread has woken a sleeper since [`has_woken`] was asked last.
+    static WOKEN: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread serves system calls, and so comes by [`wake_deferred`] soon.
+    static SERVES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread serves system calls from now on: it calls [`wake_deferred`] before it waits for anything and after each call.
+pub fn serve_calls() {
+    SERVES.set(true);
+}
+
+/// Whether this thread has woken a sleeper since this was asked last.
+pub fn has_woken() -> bool {
+    WOKEN.take()
+}
+
+/// Wakes whom this thread has announced something to.
+pub fn wake_deferred() {
+    wake_at(DEFERRED.take());
+}
+
+fn wake_at(address: usize) {
+    if address == 0 {
+        return;
+    }
+    // The parker may have gone with its task by now. The host looks at the address alone, so that at worst somebody else wakes for nothing.
+    // SAFETY: a wake reads and writes no memory of this process.
+    unsafe { libc::syscall(libc::SYS_futex, address, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
 }
 
 /// Why a wait ended without its object.

@@ -144,8 +144,8 @@ pub trait Interrupter: Send + Sync {
 
 /// One thread of the guest.
 pub trait GuestThread: Executor + Send {
-    /// Lets the guest run with these registers until it stops; then they are those of the stop.
-    fn run(&mut self, registers: &mut Registers) -> Stop;
+    /// Lets the guest run with these registers until it stops; then they are those of the stop. `meanwhile` is called once the guest is on its way.
+    fn run(&mut self, registers: &mut Registers, meanwhile: &mut dyn FnMut()) -> Stop;
 
     /// Where a patched call site may lead in place of the `syscall` instruction that the last stop came from; none if that came from a patched
     /// one already, or if this thread cannot use them.
@@ -189,6 +189,12 @@ pub trait GuestThread: Executor + Send {
     /// Says that no other thread lives in this address space, until [`spawn_thread`](Self::spawn_thread): changes of mappings may then wait for the
     /// next [`run`](Self::run), and are made on the way.
     fn set_alone(&mut self) {}
+
+    /// Says that the next [`run`](Self::run) is not to be expected soon: the stopped thread need not wait for it awake. `another` when another guest
+    /// thread is about to run in its place: then its core is kept awake for that one.
+    fn rest(&mut self, another: bool) {
+        let _ = another;
+    }
 
     /// For other threads to stop this one.
     fn interrupter(&self) -> Arc<dyn Interrupter>;

@@ -37,7 +37,7 @@ fn system_calls_stop_and_results_arrive() {
     let (_memory, _platform, mut thread, _) = machine(&LOOP);
     let mut registers = Registers { rip: CODE, rax: 39, rdi: 7, eflags: 0x202, rsp: DATA + 0x800, ..Registers::default() };
     for round in 0..1000 {
-        assert_eq!(thread.run(&mut registers), Stop::SystemCall);
+        assert_eq!(thread.run(&mut registers, &mut || {}), Stop::SystemCall);
         assert_eq!((registers.rdi, registers.rip), (7, CODE + 2));
         registers.rax = 1000 + round;
     }
@@ -48,21 +48,21 @@ fn faults_tell_address_and_access() {
     // mov [rdi], rax; jmp rsi
     let (_memory, _platform, mut thread, _) = machine(&[0x48, 0x89, 0x07, 0xff, 0xe6]);
     let mut registers = Registers { rip: CODE, rdi: 0x60_0008, rsi: 0x70_0000, eflags: 0x202, ..Registers::default() };
-    assert_eq!(thread.run(&mut registers), Stop::Fault { address: 0x60_0008, access: Access::Write });
+    assert_eq!(thread.run(&mut registers, &mut || {}), Stop::Fault { address: 0x60_0008, access: Access::Write });
     registers.rdi = DATA;
-    assert_eq!(thread.run(&mut registers), Stop::Fault { address: 0x70_0000, access: Access::Execute });
+    assert_eq!(thread.run(&mut registers, &mut || {}), Stop::Fault { address: 0x70_0000, access: Access::Execute });
 }
 
 fn a_fork_has_its_own_registers_and_the_same_mappings() {
     // mov [rdi], rax; syscall
     let (memory, _platform, mut thread, data) = machine(&[0x48, 0x89, 0x07, 0x0f, 0x05]);
     let mut registers = Registers { rip: CODE, rdi: DATA, rax: 5, eflags: 0x202, ..Registers::default() };
-    assert_eq!(thread.run(&mut registers), Stop::SystemCall);
+    assert_eq!(thread.run(&mut registers, &mut || {}), Stop::SystemCall);
     let mut child = thread.fork().expect("fork");
     let mut sibling = thread.spawn_thread().expect("thread");
     for (value, runner) in [(6_u64, &mut child), (7, &mut sibling)] {
         let mut own = Registers { rip: CODE, rax: value, ..registers };
-        let stop = runner.run(&mut own);
+        let stop = runner.run(&mut own, &mut || {});
         assert_eq!(stop, Stop::SystemCall);
         let mut bytes = [0; 8];
         memory.read(data, &mut bytes);
@@ -70,7 +70,7 @@ fn a_fork_has_its_own_registers_and_the_same_mappings() {
     }
     let mut empty = thread.fork_empty().expect("empty");
     let mut own = Registers { rip: CODE, ..registers };
-    assert_eq!(empty.run(&mut own), Stop::Fault { address: CODE, access: Access::Execute });
+    assert_eq!(empty.run(&mut own, &mut || {}), Stop::Fault { address: CODE, access: Access::Execute });
     thread.set_fs_base(0x1234_5000).expect("set");
     assert_eq!(thread.fs_base().expect("get"), 0x1234_5000);
 }
@@ -91,8 +91,8 @@ fn an_endless_loop_can_be_interrupted_and_killed() {
         }
     });
     let mut registers = Registers { rip: CODE, eflags: 0x202, ..Registers::default() };
-    assert_eq!(thread.run(&mut registers), Stop::Interrupted);
-    assert_eq!(thread.run(&mut registers), Stop::Gone);
+    assert_eq!(thread.run(&mut registers, &mut || {}), Stop::Interrupted);
+    assert_eq!(thread.run(&mut registers, &mut || {}), Stop::Gone);
     done.store(true, Ordering::SeqCst);
     helper.join().expect("helper");
 }

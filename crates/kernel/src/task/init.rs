@@ -70,7 +70,7 @@ impl Interrupter for NoGuest {
 }
 
 impl GuestThread for NoGuest {
-    fn run(&mut self, _registers: &mut Registers) -> Stop {
+    fn run(&mut self, _registers: &mut Registers, _meanwhile: &mut dyn FnMut()) -> Stop {
         Stop::Gone
     }
 

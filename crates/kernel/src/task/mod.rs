@@ -346,7 +346,12 @@ impl Task {
     /// Sleeps until [`kick`](Self::kick) or the deadline; spurious wakes happen. Cores are then free for others to spin on.
     pub fn park(&self, deadline: Option<u64>) {
         let before = crate::time::monotonic_ns();
+        // Whoever holds the lock works for this task elsewhere, and soon lets it go on.
+        if let Some(mut cpu) = self.cpu.try_lock() {
+            cpu.guest.rest(crate::wait::has_woken());
+        }
         load::leave();
+        crate::wait::wake_deferred();
         self.parker.park(deadline);
         load::enter();
         // What was slept counts for nobody.

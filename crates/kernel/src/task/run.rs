@@ -12,7 +12,7 @@ use super::{Task, Work, exit, memory_killer};
 use crate::config::ExitStatus;
 use crate::mm::{FaultError, Within};
 use crate::syscall::dispatch;
-use crate::{ptrace, signal};
+use crate::{ptrace, signal, wait};
 
 /// Calls that need the state of a stop by a signal anyway, or never return to their site.
 const NEEDS_ALL_STATE: [u32; 9] = [
@@ -37,6 +37,7 @@ const BUS_ADRERR: i32 = 2;
 /// Runs a task until it ends; the whole life of its kernel thread.
 pub fn run(task: &Arc<Task>) {
     load::enter();
+    wait::serve_calls();
     while !task.work().contains(Work::EXIT) {
         if !task.work().is_empty() {
             signal::deliver(task, None);
@@ -48,6 +49,7 @@ pub fn run(task: &Arc<Task>) {
     }
     ptrace::before_end(task);
     exit::finish(task);
+    wait::wake_deferred();
     load::leave();
 }
 
@@ -73,7 +75,7 @@ fn enter_guest(task: &Task) -> Option<Stop> {
         if is_traced {
             ptrace::enter(task, &mut cpu.registers.eflags);
         }
-        let stop = cpu.guest.run(&mut cpu.registers);
+        let stop = cpu.guest.run(&mut cpu.registers, &mut wait::wake_deferred);
         if is_traced {
             ptrace::leave(task, &mut cpu.registers.eflags, stop == Stop::SystemCall);
         }

@@ -97,7 +97,7 @@ pub struct Header {
     pub stub_sleeping: AtomicU32,
     /// The kernel thread sleeps (or is about to).
     pub kernel_sleeping: AtomicU32,
-    /// Turns of the stub's waiting loop before it sleeps.
+    /// Turns of the stub's waiting loop before it sleeps; 0 ends the loop.
     pub spin: AtomicU32,
     /// Signal that stopped the guest.
     pub signal: u32,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -11,6 +11,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex;
 
 use super::layout::{Header, SLOT_COUNT, SLOT_SIZE, SLOTS, TURN_EXITED, TURN_GONE};
+use super::wait;
 
 /// Who uses which slot.
 #[derive(Default)]
@@ -33,6 +34,8 @@ pub struct Slots {
     fd: OwnedFd,
     window: NonNull<u8>,
     used: Mutex<Use>,
+    /// One more than the slot whose guest thread waits awake so that its core is awake for another; 0 if none does.
+    lingering: AtomicU32,
     /// Slots ready for any process; apart from `used`, so that it can be locked after it.
     freed: Mutex<Vec<u32>>,
 }
@@ -56,7 +59,28 @@ impl Slots {
         // SAFETY: advice about a mapping of our own. Guests must not inherit the view of every slot.
         unsafe { rustix::mm::madvise(window, WINDOW_SIZE as usize, rustix::mm::Advice::LinuxDontFork)? };
         let window = NonNull::new(window.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Self { fd, window, used: Mutex::default(), freed: Mutex::default() })
+        Ok(Self { fd, window, used: Mutex::default(), freed: Mutex::default(), lingering: AtomicU32::new(0) })
+    }
+
+    /// A guest thread that waits for a while keeps its core awake for the next one.
+    pub fn linger(&self, slot: u32) {
+        wait::rest(self.header(slot), true);
+        self.end_lingering(self.lingering.swap(slot + 1, Ordering::Relaxed), slot);
+    }
+
+    /// A guest thread goes on. If it had to be woken it needs a core: whoever keeps one awake lets go of it.
+    pub fn go_on(&self, slot: u32, was_woken: bool) {
+        let lingering = self.lingering.load(Ordering::Relaxed);
+        if lingering == slot + 1 || (lingering != 0 && was_woken) {
+            self.end_lingering(self.lingering.swap(0, Ordering::Relaxed), slot);
+        }
+    }
+
+    fn end_lingering(&self, before: u32, own: u32) {
+        if let Some(slot) = before.checked_sub(1).filter(|&slot| slot != own) {
+            // Should it run again by now, it at worst sleeps a little early the next time.
+            wait::rest(self.header(slot), false);
+        }
     }
 
     /// Descriptor number, as guests' stubs map it.

@@ -51,14 +51,14 @@ global_asm!(
     "    mov edx, 1",
     "    mov eax, 202",
     "    syscall",
-    "3:  mov ecx, [rbx + 12]", // wait for the turn: spin a while
+    "3:  xor ecx, ecx", // wait for the turn: spin a while, or until the kernel says that it takes longer
     "4:  mov eax, [rbx]",
     "    test eax, eax",
     "    jnz 7f",
-    "    test ecx, ecx",
-    "    jz 5f",
+    "    cmp ecx, [rbx + 12]",
+    "    jae 5f",
     "    pause",
-    "    dec ecx",
+    "    inc ecx",
     "    jmp 4b",
     "5:  mov eax, 1", // then sleep
     "    xchg [rbx + 4], eax",

@@ -67,6 +67,8 @@ pub(crate) struct SystrapThread {
     gs: u64,
     /// Whether the last stop came on the fast path, so that the slot's context is that of an earlier one.
     fast: bool,
+    /// How soon the guest usually comes back.
+    habit: wait::Habit,
     /// Registers that were reported with it.
     reported: Registers,
     /// Whether such calls may wait: the only thread of its address space is stopped, so that nobody sees the old mappings meanwhile.
@@ -110,6 +112,7 @@ impl SystrapThread {
             pending: Vec::new(),
             gs: 0,
             fast: false,
+            habit: wait::Habit::default(),
             reported: Registers::default(),
             alone: false,
             finished: false,
@@ -176,7 +179,7 @@ impl SystrapThread {
     }
 
     fn finish_birth(&mut self) -> Result<(), Gone> {
-        if std::mem::take(&mut self.newborn) && wait::take(self.header()) != TURN_KERNEL {
+        if std::mem::take(&mut self.newborn) && wait::take(self.shared.slots.header(self.slot), &mut self.habit) != TURN_KERNEL {
             return Err(Gone);
         }
         Ok(())
@@ -212,7 +215,7 @@ impl SystrapThread {
     fn submit(&mut self, calls: &mut [HostCall]) -> Result<(), Gone> {
         for batch in calls.chunks_mut(CALLS) {
             self.post(self.slot, batch);
-            if wait::hand_over(self.header(), TURN_CALLS) != TURN_KERNEL {
+            if wait::hand_over(self.shared.slots.header(self.slot), TURN_CALLS, &mut self.habit) != TURN_KERNEL {
                 return Err(Gone);
             }
             for (index, call) in batch.iter_mut().enumerate() {
@@ -341,7 +344,7 @@ impl SystrapThread {
             return Ok(());
         }
         self.finish_birth()?;
-        if wait::hand_over(self.header(), TURN_TRAP) != TURN_KERNEL || !self.note_stop() {
+        if wait::hand_over(self.shared.slots.header(self.slot), TURN_TRAP, &mut self.habit) != TURN_KERNEL || !self.note_stop() {
             return Err(Gone);
         }
         self.fast = false;
@@ -434,7 +437,7 @@ impl Executor for SystrapThread {
 }
 
 impl GuestThread for SystrapThread {
-    fn run(&mut self, registers: &mut Registers) -> Stop {
+    fn run(&mut self, registers: &mut Registers, meanwhile: &mut dyn FnMut()) -> Stop {
         if self.finish_birth().is_err() {
             return Stop::Gone;
         }
@@ -458,7 +461,11 @@ impl GuestThread for SystrapThread {
             self.pending.clear();
             turn = with_calls;
         }
-        if wait::hand_over(self.header(), turn) != TURN_KERNEL {
+        let header = self.shared.slots.header(self.slot);
+        let was_woken = wait::give(header, turn);
+        self.shared.slots.go_on(self.slot, was_woken);
+        meanwhile();
+        if wait::take(header, &mut self.habit) != TURN_KERNEL {
             return Stop::Gone;
         }
         match self.stop_signal() as u32 {
@@ -562,6 +569,14 @@ impl GuestThread for SystrapThread {
 
     fn set_alone(&mut self) {
         self.alone = true;
+    }
+
+    fn rest(&mut self, another: bool) {
+        if another {
+            self.shared.slots.linger(self.slot);
+        } else {
+            wait::rest(self.header(), false);
+        }
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupter> {

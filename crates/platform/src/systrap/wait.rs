@@ -1,14 +1,23 @@
 //! Waiting for the other side of a slot: spinning a bounded time when a core is free for it, sleeping otherwise.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
 use super::layout::{CORE_SEGMENT, Header, TURN_CALLS, TURN_CALLS_FAST, TURN_CALLS_RESUME, TURN_FAST, TURN_RESUME, TURN_TRAP};
 
-/// Turns of a waiting loop before it sleeps: about 50 us, longer than one sleep and wake together, so that a peer which answers sooner is
-/// always waited for awake. One turn is a `PAUSE`, 25 to 40 ns on current processors.
+/// Turns of a waiting loop before it sleeps, where every guest thread has two cores: about 50 us, longer than one sleep and wake together, so that a
+/// peer which answers sooner is always waited for awake. One turn is a `PAUSE`, 25 to 40 ns on current processors.
 const SPIN_TURNS: u32 = 1_500;
+/// The same where cores are short: about 20 us, what a sleep and a wake on another core cost, so that waiting awake never costs more than twice what
+/// sleeping at once would. Less is worse than nothing: after one sleep on either side the other waits for a wake, which takes longer than that.
+const SHORT_SPIN_TURNS: u32 = 700;
+/// Turns of a stub whose core another one will need in a moment: about 20 us, within which that is woken if it is at all. To wake it on a core that has
+/// fallen asleep costs 12 us and more, to switch from one to the other 2 us.
+const LINGER_TURNS: u32 = 600;
+/// A wait that took no longer than this could have been spent awake: a wake alone may take 12 us.
+const QUICK: Duration = Duration::from_micros(25);
 
 /// How many guest threads are on their way (not blocked in the kernel), and what that means for spinning.
 pub mod load {
@@ -73,12 +82,33 @@ fn core() -> u32 {
     number
 }
 
-/// Whether waiting awake pays: there are cores enough, and the guest thread stopped on another one than ours. On the same core it could not
-/// run before we sleep, nor we before it does. (What the guest writes there decides about nothing else.)
-fn may_spin(header: &Header) -> bool {
+/// How long waiting awake pays: the guest thread must have stopped on another core than ours. On the same core it could not run before we sleep, nor
+/// we before it does. (What the guest writes there decides about nothing else.)
+fn spin_turns(header: &Header) -> u32 {
     // SAFETY: the header is valid; read once, since the guest may write to it.
     let other = unsafe { (&raw const header.core).read_volatile() };
-    load::may_spin() && core() != other
+    match core() == other {
+        true => 0,
+        false if load::may_spin() => SPIN_TURNS,
+        false => SHORT_SPIN_TURNS,
+    }
+}
+
+/// What a kernel thread has learnt about its guest thread: whether that comes back soon.
+#[derive(Debug, Default)]
+pub struct Habit(i8);
+
+impl Habit {
+    /// How many waits of one kind it takes to believe in it.
+    const MEMORY: i8 = 4;
+
+    fn is_quick(&self) -> bool {
+        self.0 >= 0
+    }
+
+    fn note(&mut self, quick: bool) {
+        self.0 = if quick { (self.0 + 1).min(Self::MEMORY) } else { (self.0 - 1).max(-Self::MEMORY) };
+    }
 }
 
 /// Whether a turn is the stub's. The guest may write anything there: what is none of ours is the end of the thread.
@@ -87,34 +117,43 @@ fn is_stubs(turn: u32) -> bool {
 }
 
 /// Hands the turn to the stub, waits until it comes back, and answers what it came back as.
-pub fn hand_over(header: &Header, turn: u32) -> u32 {
+pub fn hand_over(header: &Header, turn: u32, habit: &mut Habit) -> u32 {
     debug_assert!(is_stubs(turn));
     give(header, turn);
-    take(header)
+    take(header, habit)
 }
 
-/// Hands the turn to the stub. A slot whose process is dead stays so.
-pub fn give(header: &Header, turn: u32) {
-    let spin = if may_spin(header) { SPIN_TURNS } else { 0 };
-    header.spin.store(spin, Ordering::Relaxed);
+/// Hands the turn to the stub; answers whether that slept. A slot whose process is dead stays so.
+pub fn give(header: &Header, turn: u32) -> bool {
+    header.spin.store(spin_turns(header), Ordering::Relaxed);
     let given = header.turn.compare_exchange(super::layout::TURN_KERNEL, turn, Ordering::SeqCst, Ordering::SeqCst);
-    if given.is_ok() && header.stub_sleeping.load(Ordering::SeqCst) != 0 {
+    let slept = given.is_ok() && header.stub_sleeping.load(Ordering::SeqCst) != 0;
+    if slept {
         let _ = futex::wake(&header.turn, futex::Flags::empty(), 1);
     }
+    slept
 }
 
 /// Waits for the turn to be no longer the stub's; answers what it is then.
-pub fn take(header: &Header) -> u32 {
-    if may_spin(header) {
-        for _ in 0..SPIN_TURNS {
-            let now = header.turn.load(Ordering::Acquire);
-            if !is_stubs(now) {
-                return now;
-            }
-            std::hint::spin_loop();
+pub fn take(header: &Header, habit: &mut Habit) -> u32 {
+    let turns = if habit.is_quick() { spin_turns(header) } else { 1 };
+    for _ in 0..turns {
+        let now = header.turn.load(Ordering::Acquire);
+        if !is_stubs(now) {
+            habit.note(true);
+            return now;
         }
+        std::hint::spin_loop();
     }
-    sleep(&header.turn, &header.kernel_sleeping)
+    let before = Instant::now();
+    let turn = sleep(&header.turn, &header.kernel_sleeping);
+    habit.note(before.elapsed() < QUICK);
+    turn
+}
+
+/// Tells the stub how long to wait awake from now on that the answer will take a while: not at all, or until another one needs its core.
+pub fn rest(header: &Header, linger: bool) {
+    header.spin.store(if linger { LINGER_TURNS } else { 0 }, Ordering::Relaxed);
 }
 
 /// How long the guest thread may run before it is woken on suspicion: a guest that writes to its slots can make either side believe that the other
