@@ -24,6 +24,74 @@ def test_calls_answer_as_on_the_host(pilot: Pilot, guests: Path, options: tuple[
     assert got.splitlines() == expected.splitlines()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets need root on the host, too")
+def test_packets_look_as_on_the_host(pilot: Pilot, guests: Path) -> None:
+    """Hops, classes, interfaces and errors in control data; raw sockets and echoes over the loopback."""
+    expected = subprocess.run([guests / "packets"], capture_output=True, check=True, timeout=30).stdout.decode()
+    got = pilot.output("-v", f"{guests}:/guests:ro", "--", "/guests/packets")
+    assert got.splitlines() == expected.splitlines()
+
+
+def test_echo_requests_without_privilege(pilot: Pilot) -> None:
+    """What `ping` of an ordinary user does; hosts may forbid it, the sandbox has no reason to."""
+    out = pilot.output("--user", "1000:1000", "--", "python3", "-c", PING)
+    assert out.splitlines() == ["0 b'hello' 127.0.0.1", "129 b'hello' ::1"]
+
+
+PING = """
+import socket
+for family, protocol, kind, host in (socket.AF_INET, 1, 8, "127.0.0.1"), (socket.AF_INET6, 58, 128, "::1"):
+    with socket.socket(family, socket.SOCK_DGRAM, protocol) as s:
+        s.settimeout(10)
+        s.sendto(bytes([kind, 0, 0, 0, 9, 9, 0, 1]) + b"hello", (host, 0))
+        answer, sender = s.recvfrom(99)
+        print(answer[0], answer[8:], sender[0])
+"""
+
+
+def test_groups_reach_who_joined(pilot: Pilot) -> None:
+    out = pilot.output("--", "python3", "-c", GROUPS)
+    assert out.splitlines() == ["b'first' b'first' none", "none b'second' none", "b'sixth' none"]
+
+
+GROUPS = """
+import socket, struct
+def receiver(port, join=True, all_groups=1):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.IPPROTO_IP, 49, all_groups)
+    s.bind(("", port))
+    s.settimeout(0)
+    if join:
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, MEMBER)
+    return s
+def seen(s):
+    try:
+        return s.recv(99)
+    except BlockingIOError:
+        return "none"
+MEMBER = socket.inet_aton("224.0.2.1") + socket.inet_aton("127.0.0.1")
+one = receiver(0)
+port = one.getsockname()[1]
+two, three = receiver(port), receiver(port, join=False, all_groups=0)
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.bind(("127.0.0.1", 0))
+sender.sendto(b"first", ("224.0.2.1", port))
+print(seen(one), seen(two), seen(three))
+one.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, MEMBER)
+one.setsockopt(socket.IPPROTO_IP, 49, 0)
+sender.sendto(b"second", ("224.0.2.1", port))
+print(seen(one), seen(two), seen(three))
+six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+six.bind(("::", 0))
+six.settimeout(0)
+six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, "ff01::7") + struct.pack("i", 1))
+other = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+other.sendto(b"sixth", ("ff01::7", six.getsockname()[1], 0, 1))
+print(seen(six), seen(six))
+"""
+
+
 def test_python_servers_and_clients(pilot: Pilot) -> None:
     out = pilot.output("--", "python3", "-c", PYTHON)
     assert out.splitlines() == ["30 echoes", "{'answer': 42}", "[0, 1, 4, 9]", "5000000", "b'abc' 1", "[(1, 'lo')]"]

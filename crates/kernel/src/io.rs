@@ -214,6 +214,17 @@ impl<'a> Source<'a> {
         self.total - self.done
     }
 
+    /// Length of the piece that comes next.
+    pub fn first_piece(&self) -> usize {
+        match &self.place {
+            Place::Own(_) => self.remaining(),
+            Place::Guest { pieces, .. } => {
+                let next = pieces.window(self.done as u64, u64::MAX);
+                next.all().first().map_or(0, |piece| piece.iov_len as usize)
+            }
+        }
+    }
+
     /// Bytes taken so far.
     pub fn done(&self) -> usize {
         self.done

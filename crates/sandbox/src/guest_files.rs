@@ -166,7 +166,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 
 fn kind(file_type: FileType) -> &'static str {
     match file_type {
-        FileType::Regular => "file",
+        FileType::Regular | FileType::Anonymous => "file",
         FileType::Directory => "directory",
         FileType::Symlink => "symlink",
         FileType::Fifo => "fifo",

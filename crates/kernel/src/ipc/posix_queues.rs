@@ -61,6 +61,15 @@ struct Notify {
     signal: Option<(i32, u64)>,
 }
 
+/// What a queue counts for under `RLIMIT_MSGQUEUE`: its messages, and what Linux keeps about each and about each priority.
+fn weight(capacity: usize, largest: usize) -> u64 {
+    const MESSAGE: usize = 48;
+    const PRIORITY: usize = 48;
+    /// `MQ_PRIO_MAX`.
+    const PRIORITIES: usize = 32_768;
+    capacity.saturating_mul(largest + MESSAGE).saturating_add(capacity.min(PRIORITIES) * PRIORITY) as u64
+}
+
 impl Names {
     /// Opens or makes a queue; `limits` are the attributes of a new one.
     pub fn open(&self, task: &Task, name: Vec<u8>, flags: u32, mode: u32, limits: Option<(usize, usize)>) -> Result<Arc<File>, Errno> {
@@ -84,6 +93,11 @@ impl Names {
                 let bound = if credentials.has(raw::CAP_SYS_RESOURCE) { HARD } else { DEFAULT };
                 if capacity == 0 || largest == 0 || capacity > bound.0 || largest > bound.1 {
                     return Err(Errno::EINVAL);
+                }
+                let theirs = |queue: &&Arc<Queue>| queue.state.lock().owner.0 == credentials.euid;
+                let taken: u64 = names.values().filter(theirs).map(|queue| weight(queue.capacity, queue.largest)).sum();
+                if taken + weight(capacity, largest) > task.process.limits.lock().soft(raw::RLIMIT_MSGQUEUE) {
+                    return Err(Errno::EMFILE);
                 }
                 if names.len() >= MOST_QUEUES {
                     return Err(Errno::ENOSPC);

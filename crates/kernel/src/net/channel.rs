@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::message::Credentials;
 use super::rights::Rights;
+use super::urgent::Urgent;
 use super::{Endpoint, budget};
 use crate::io::{Destination, Source};
 use crate::vfs::file::File;
@@ -41,6 +42,7 @@ struct State {
     starved: bool,
     /// The connection was broken off.
     reset: bool,
+    urgent: Urgent,
 }
 
 /// One direction of a connection.
@@ -68,6 +70,8 @@ pub struct Status {
     pub end_early: bool,
     /// The connection was broken off.
     pub reset: bool,
+    /// An urgent byte waits.
+    pub urgent: bool,
 }
 
 /// What a read took.
@@ -89,6 +93,19 @@ impl State {
         self.bytes + self.segments.len() * SEGMENT_WEIGHT
     }
 
+    /// Throws the next byte away.
+    fn skip_byte(&mut self) {
+        let Some(segment) = self.segments.front_mut() else { return };
+        segment.start += 1;
+        self.bytes -= 1;
+        budget::release(1);
+        self.urgent.advance(1);
+        // Files that came with it go along: nobody can receive them any more.
+        if segment.start == segment.bytes.len() {
+            self.segments.pop_front();
+        }
+    }
+
     /// Writers are woken once a third is free, not for each byte.
     fn has_room(&self) -> bool {
         self.capacity.saturating_sub(self.weight()) * 3 >= self.capacity
@@ -107,6 +124,7 @@ impl Channel {
             end_early: false,
             starved: false,
             reset: false,
+            urgent: Urgent::default(),
         };
         Arc::new(Self { state: Mutex::new(state), reader: Arc::clone(reader), writer: Arc::clone(writer), packets })
     }
@@ -129,6 +147,9 @@ impl Channel {
     /// Reads what is there; `by_sender` stops where the sender changes.
     pub fn read(&self, destination: &mut Destination<'_>, peek: bool, by_sender: bool) -> Result<Taken, Errno> {
         let mut state = self.state.lock();
+        if state.urgent.skips_next() && !state.segments.is_empty() {
+            state.skip_byte();
+        }
         if state.segments.is_empty() {
             let ended = state.writer_done || state.reader_done || state.end_early;
             drop(state);
@@ -138,8 +159,15 @@ impl Channel {
                 None => Err(Errno::EAGAIN),
             };
         }
-        let (taken, done) =
-            if self.packets { take_packet(&mut state, destination, peek)? } else { take_bytes(&mut state, destination, peek, by_sender)? };
+        let most = state.urgent.limit();
+        let (taken, done) = if self.packets {
+            take_packet(&mut state, destination, peek)?
+        } else {
+            take_bytes(&mut state, destination, peek, by_sender, most)?
+        };
+        if !peek && !self.packets {
+            state.urgent.advance(taken.count);
+        }
         let room = state.starved && state.has_room();
         if room {
             state.starved = false;
@@ -210,18 +238,52 @@ impl Channel {
         state.starved |= for_writer && !room;
         Status {
             bytes: state.bytes,
-            readable: !state.segments.is_empty(),
+            readable: !state.segments.is_empty() && !(state.bytes == 1 && state.urgent.skips_next()),
             room,
             writer_done: state.writer_done,
             reader_done: state.reader_done,
             end_early: state.end_early,
             reset: state.reset,
+            urgent: state.urgent.waits(),
         }
     }
 
-    /// Bytes that wait, of all packets (`FIONREAD`).
+    /// Bytes that wait, of all packets, up to an urgent one (`FIONREAD`).
     pub fn length(&self) -> usize {
-        self.state.lock().bytes
+        let state = self.state.lock();
+        state.urgent.readable(state.bytes)
+    }
+
+    /// Writes what fits of a stream; its last byte is urgent.
+    pub fn write_urgent(&self, source: &mut Source<'_>, sender: Credentials, rights: &mut Option<Rights>) -> Result<usize, Errno> {
+        let count = self.write(source, sender, rights)?;
+        let mut state = self.state.lock();
+        let last = state.segments.back().and_then(|segment| segment.bytes.last().copied());
+        if let (1.., Some(byte)) = (count, last) {
+            let waiting = state.bytes;
+            if state.urgent.mark(waiting, byte) {
+                state.skip_byte();
+            }
+        }
+        drop(state);
+        self.reader.urgent();
+        Ok(count)
+    }
+
+    /// Receives an urgent byte ahead of all others; `EINVAL` if there is none.
+    pub fn read_urgent(&self, destination: &mut Destination<'_>, peek: bool) -> Result<usize, Errno> {
+        let byte = self.state.lock().urgent.take(peek).ok_or(Errno::EINVAL)?;
+        destination.put(&[byte])
+    }
+
+    /// Whether the next byte to be read is an urgent one (`SIOCATMARK`).
+    pub fn at_mark(&self) -> bool {
+        self.state.lock().urgent.at_mark()
+    }
+
+    /// `SO_OOBINLINE` of the reader.
+    pub fn set_inline(&self, inline: bool) {
+        self.state.lock().urgent.set_inline(inline);
     }
 
     /// Shows the files that wait.
@@ -350,16 +412,24 @@ fn files_of(segment: &mut Segment, peek: bool) -> Vec<Arc<File>> {
     }
 }
 
-fn take_bytes(state: &mut State, destination: &mut Destination<'_>, peek: bool, by_sender: bool) -> Result<(Taken, Vec<Segment>), Errno> {
+/// Takes up to `most` bytes.
+fn take_bytes(
+    state: &mut State,
+    destination: &mut Destination<'_>,
+    peek: bool,
+    by_sender: bool,
+    most: usize,
+) -> Result<(Taken, Vec<Segment>), Errno> {
     let mut taken = Taken::default();
     let mut done = Vec::new();
     let mut index = 0;
-    while destination.remaining() > 0 {
+    while destination.remaining() > 0 && taken.count < most {
         let Some(segment) = state.segments.get_mut(index) else { break };
         if by_sender && taken.sender.is_some_and(|sender| sender != segment.sender) {
             break;
         }
-        let count = match destination.put(&segment.bytes[segment.start..]) {
+        let end = segment.bytes.len().min(segment.start.saturating_add(most - taken.count));
+        let count = match destination.put(&segment.bytes[segment.start..end]) {
             Ok(count) => count,
             Err(_) if taken.count > 0 => break,
             Err(errno) => return Err(errno),

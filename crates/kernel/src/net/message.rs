@@ -78,6 +78,8 @@ pub struct Outgoing<'a> {
     pub sender: Credentials,
     /// Files that go along; taken once they are on their way.
     pub rights: Option<Rights>,
+    /// Other control data, for the protocol.
+    pub controls: Vec<Control>,
     /// The sending task, where an address is a path to be walked.
     pub task: Option<&'a Arc<Task>>,
 }
@@ -85,7 +87,7 @@ pub struct Outgoing<'a> {
 impl Outgoing<'_> {
     /// Bytes alone, to the peer.
     pub fn plain(sender: Credentials) -> Self {
-        Self { address: None, flags: 0, sender, rights: None, task: None }
+        Self { address: None, flags: 0, sender, rights: None, controls: Vec::new(), task: None }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod options;
 pub mod report;
 pub mod rights;
 pub mod unix;
+pub mod urgent;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -116,6 +117,11 @@ impl Endpoint {
     /// Announces room.
     pub fn writable(&self) {
         self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+    }
+
+    /// Announces an urgent byte.
+    pub fn urgent(&self) {
+        self.queue.notify(PollEvents::PRI | PollEvents::IN | PollEvents::RDNORM);
     }
 
     /// Announces that one or both directions ended.

@@ -88,6 +88,10 @@ pub const IP_TOS: i32 = 1;
 pub const IP_RECVTTL: i32 = 12;
 /// `IP_RECVTOS`.
 pub const IP_RECVTOS: i32 = 13;
+/// `IP_RECVORIGDSTADDR`, also the kind of what it asks for.
+pub const IP_RECVORIGDSTADDR: i32 = 20;
+/// `IPV6_RECVORIGDSTADDR`, also the kind of what it asks for.
+pub const IPV6_RECVORIGDSTADDR: i32 = 74;
 /// `IPV6_V6ONLY`.
 pub const IPV6_V6ONLY: i32 = 26;
 /// `IPV6_RECVPKTINFO`.
@@ -109,7 +113,15 @@ const INTERNET: &[Number] = &[
     (LEVEL_IP, IP_RECVTTL, 0, 0, 1),
     (LEVEL_IP, IP_RECVTOS, 0, 0, 1),
     (LEVEL_IP, 15, 0, 0, 1),
+    (LEVEL_IP, 18, 0, 0, 1),
+    (LEVEL_IP, 19, 0, 0, 1),
+    (LEVEL_IP, IP_RECVORIGDSTADDR, 0, 0, 1),
+    (LEVEL_IP, 21, 0, 0, 255),
+    (LEVEL_IP, 22, 0, 0, 1),
+    (LEVEL_IP, 23, 0, 0, 1),
     (LEVEL_IP, 24, 0, 0, 1),
+    (LEVEL_IP, 25, 0, 0, 1),
+    (LEVEL_IP, 26, 0, 0, 1),
     (LEVEL_IP, 33, 1, -1, 255),
     (LEVEL_IP, 34, 1, 0, 1),
     (LEVEL_IP, 49, 1, 0, 1),
@@ -130,6 +142,7 @@ const INTERNET: &[Number] = &[
     (LEVEL_IPV6, 67, 0, -1, 255),
     (LEVEL_IPV6, 70, 1, 0, 1),
     (LEVEL_IPV6, 72, 2, 0, i32::MAX),
+    (LEVEL_IPV6, IPV6_RECVORIGDSTADDR, 0, 0, 1),
     (LEVEL_IPV6, 78, 0, 0, 1),
 ];
 

@@ -91,8 +91,16 @@ fn host_time(clock: ClockId) -> u64 {
     now.tv_sec as u64 * SECOND + now.tv_nsec as u64
 }
 
+/// The kind of processor clock that counts nanoseconds; the others count ticks.
+const KIND_SCHEDULER: i32 = 2;
+
 /// A clock of a process or thread by number: `~pid << 3 | per-thread << 2 | kind`.
 fn cpu_clock(task: &Arc<Task>, clock: i32) -> Result<u64, Errno> {
+    /// Of four kinds, the last does not exist.
+    const NO_KIND: i32 = 3;
+    if clock & 3 == NO_KIND {
+        return Err(Errno::EINVAL);
+    }
     let pid = !(clock >> 3);
     if clock & 4 != 0 {
         let thread = if pid == 0 { Arc::clone(task) } else { task.kernel.tasks.find(pid).ok_or(Errno::EINVAL)? };
@@ -135,7 +143,8 @@ fn clock_getres(task: &Arc<Task>, args: &Args) -> SysResult {
     now(task, clock)?;
     /// Tick of the coarse clocks, 250 Hz.
     const COARSE: u64 = 4_000_000;
-    let resolution = if matches!(clock, CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE) { COARSE } else { 1 };
+    let counts_ticks = clock < 0 && clock & 3 != KIND_SCHEDULER;
+    let resolution = if counts_ticks || matches!(clock, CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE) { COARSE } else { 1 };
     if args.raw(1) != 0 {
         task.write(args.raw(1), &timespec(resolution))?;
     }
@@ -239,8 +248,10 @@ fn clock_nanosleep(task: &Arc<Task>, args: &Args) -> SysResult {
     let clock = args.int(0);
     let time: Timespec = task.read(args.raw(2))?;
     match clock {
-        CLOCK_THREAD => return Err(Errno::EINVAL),
+        CLOCK_THREAD => return Err(Errno::EOPNOTSUPP),
         CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | CLOCK_MONOTONIC_RAW => return Err(Errno::EOPNOTSUPP),
+        // As where no clock can wake the machine.
+        CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM => return Err(Errno::EOPNOTSUPP),
         _ => {}
     }
     let absolute = args.uint(1) & raw::TIMER_ABSTIME != 0;
@@ -346,10 +357,12 @@ fn timer_base(task: &Arc<Task>, clock: i32) -> Result<Base, Errno> {
             Base::Thread(Arc::downgrade(&thread.ok_or(Errno::EINVAL)?))
         }
         ..0 => {
+            cpu_clock(task, clock)?;
             let process = if pid == 0 { Some(Arc::clone(&task.process)) } else { task.kernel.tasks.process(pid) };
             Base::Process(Arc::downgrade(&process.ok_or(Errno::EINVAL)?))
         }
         CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | CLOCK_MONOTONIC_RAW => return Err(Errno::EOPNOTSUPP),
+        CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM => return Err(Errno::EOPNOTSUPP),
         _ => {
             deadline_at(clock, Timespec::default())?;
             Base::Real(clock)

@@ -117,7 +117,13 @@ const AMBIENT_CLEAR_ALL: u64 = 4;
 /// `SECBIT_KEEP_CAPS`.
 const KEEP_CAPS: u32 = 1 << 4;
 /// Bits of `securebits` that exist.
-const ALL_SECUREBITS: u64 = 0xff;
+const ALL_SECUREBITS: u64 = 0xfff;
+/// Every second bit locks the one below it.
+const SECUREBIT_LOCKS: u64 = 0xaaa;
+/// `SECBIT_KEEP_CAPS_LOCKED`.
+const KEEP_CAPS_LOCKED: u32 = 1 << 5;
+/// `SECBIT_NO_CAP_AMBIENT_RAISE`.
+const NO_AMBIENT_RAISE: u32 = 1 << 6;
 /// `PR_GET_TSC`, `PR_SET_TSC`: reading the time-stamp counter cannot be forbidden.
 const PR_GET_TSC: u32 = 25;
 const PR_SET_TSC: u32 = 26;
@@ -172,13 +178,18 @@ fn prctl(task: &Arc<Task>, args: &Args) -> SysResult {
         raw_prctl::PR_GET_NO_NEW_PRIVS if args.0[1..5] != [0; 4] => Err(Errno::EINVAL),
         raw_prctl::PR_GET_NO_NEW_PRIVS => Ok(usize::from(own.no_new_privs)),
         raw_prctl::PR_SET_KEEPCAPS if value <= 1 => credentials::change(task, |new| {
+            if new.securebits & KEEP_CAPS_LOCKED != 0 {
+                return Err(Errno::EPERM);
+            }
             new.securebits = new.securebits & !KEEP_CAPS | if value == 1 { KEEP_CAPS } else { 0 };
             Ok(())
         }),
         raw_prctl::PR_GET_KEEPCAPS => Ok(usize::from(own.securebits & KEEP_CAPS != 0)),
         raw_prctl::PR_GET_SECUREBITS => Ok(own.securebits as usize),
-        raw_prctl::PR_SET_SECUREBITS if value <= ALL_SECUREBITS => credentials::change(task, |new| {
-            if !new.has(raw::CAP_SETPCAP) {
+        raw_prctl::PR_SET_SECUREBITS => credentials::change(task, |new| {
+            let locks = u64::from(new.securebits) & SECUREBIT_LOCKS;
+            let changes_locked = locks >> 1 & (u64::from(new.securebits) ^ value) != 0 || locks & !value != 0;
+            if changes_locked || value & !ALL_SECUREBITS != 0 || !new.has(raw::CAP_SETPCAP) {
                 return Err(Errno::EPERM);
             }
             new.securebits = value as u32;
@@ -192,21 +203,21 @@ fn prctl(task: &Arc<Task>, args: &Args) -> SysResult {
             new.bounding &= !(1 << value);
             Ok(())
         }),
-        raw_prctl::PR_CAP_AMBIENT => ambient(task, value, args.raw(2)),
-        raw_prctl::PR_GET_TIMERSLACK => Ok(50_000),
-        raw_prctl::PR_SET_TIMERSLACK | raw_prctl::PR_SET_THP_DISABLE => Ok(0),
-        raw_prctl::PR_GET_THP_DISABLE => Ok(0),
+        raw_prctl::PR_CAP_AMBIENT if args.0[3..5] == [0; 2] => ambient(task, value, args.raw(2)),
         raw_prctl::PR_GET_SECCOMP => Ok(task.seccomp.summary().0 as usize),
         raw_prctl::PR_SET_SECCOMP => super::seccomp::set_mode(task, value, args.raw(2)),
         raw_prctl::PR_GET_TID_ADDRESS => task.write(value, &task.clear_child_tid.load(Ordering::Relaxed)).map(|()| 0),
         raw_prctl::PR_SET_PTRACER => Ok(0),
         PR_SET_VMA => name_area(task, args),
-        _ => Err(Errno::EINVAL),
+        _ => super::prctl::remembered(task, args),
     }
 }
 
 fn ambient(task: &Task, operation: u64, capability: u64) -> SysResult {
     if operation == AMBIENT_CLEAR_ALL {
+        if capability != 0 {
+            return Err(Errno::EINVAL);
+        }
         return credentials::change(task, |new| {
             new.ambient = 0;
             Ok(())
@@ -223,7 +234,7 @@ fn ambient(task: &Task, operation: u64, capability: u64) -> SysResult {
             Ok(())
         }),
         AMBIENT_RAISE => credentials::change(task, |new| {
-            if new.permitted & new.inheritable & bit == 0 {
+            if new.permitted & new.inheritable & bit == 0 || new.securebits & NO_AMBIENT_RAISE != 0 {
                 return Err(Errno::EPERM);
             }
             new.ambient |= bit;

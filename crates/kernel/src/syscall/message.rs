@@ -10,8 +10,8 @@ use super::socket::{deadline, read_address, write_address};
 use super::{Args, SysResult, blocking};
 use crate::io::{Destination, Source};
 use crate::net::message::{
-    Credentials, Incoming, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC, MSG_WAITALL,
-    MSG_WAITFORONE, Outgoing,
+    Control, Credentials, Incoming, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC,
+    MSG_WAITALL, MSG_WAITFORONE, Outgoing,
 };
 use crate::net::options::SOL_SOCKET;
 use crate::net::rights::{MAX_IN_MESSAGE, Rights};
@@ -167,16 +167,24 @@ fn send_one(task: &Arc<Task>, file: &File, header: u64, flags: u32) -> SysResult
         name => Some(read_address(task, name, header.name_length.min(128))?).filter(|address| !address.is_empty()),
     };
     let pieces = read_pieces(task, &header)?;
-    let (rights, sender) = read_control(task, &header)?;
-    let mut message = Outgoing { address: address.as_deref(), flags, sender, rights, task: Some(task) };
+    let Sent { rights, sender, controls } = read_control(task, &header)?;
+    let mut message = Outgoing { address: address.as_deref(), flags, sender, rights, controls, task: Some(task) };
     send(task, file, &mut Source::guest(task, pieces), &mut message)
 }
 
-/// Files and credentials out of the control data.
-fn read_control(task: &Arc<Task>, header: &Header) -> Result<(Option<Rights>, Credentials), Errno> {
+/// What control data says.
+struct Sent {
+    rights: Option<Rights>,
+    sender: Credentials,
+    controls: Vec<Control>,
+}
+
+/// Takes the control data apart: files and credentials, and what is the protocol's business.
+fn read_control(task: &Arc<Task>, header: &Header) -> Result<Sent, Errno> {
     let mut sender = Credentials::of_task(task);
+    let mut controls = Vec::new();
     if header.control == 0 || header.control_length == 0 {
-        return Ok((None, sender));
+        return Ok(Sent { rights: None, sender, controls });
     }
     if header.control_length > CONTROL_MAX {
         return Err(Errno::ENOBUFS);
@@ -203,13 +211,12 @@ fn read_control(task: &Arc<Task>, header: &Header) -> Result<(Option<Rights>, Cr
                 sender = check_credentials(task, bytemuck::pod_read_unaligned(claimed))?;
             }
             (SOL_SOCKET, _) => return Err(Errno::EINVAL),
-            // Control data of the internet's protocols chooses interfaces and marks packets: there is one interface, and no packets.
-            _ => {}
+            (level, kind) => controls.push(Control { level, kind, bytes: body.to_vec() }),
         }
         rest = rest.get(length.next_multiple_of(8)..).unwrap_or_default();
     }
     let rights = if files.is_empty() { None } else { Some(Rights::new(&task.kernel.net.in_flight, files)?) };
-    Ok((rights, sender))
+    Ok(Sent { rights, sender, controls })
 }
 
 /// Who may claim to be whom, `unix(7)`.

@@ -19,6 +19,7 @@ pub mod names;
 pub mod open;
 mod peers;
 pub mod poll;
+mod prctl;
 mod process;
 mod ptrace;
 mod record_locks;

@@ -69,7 +69,7 @@ fn make_node(task: &Arc<Task>, fd: i32, address: u64, mode: u32, device: u64) ->
         FileType::CharacterDevice | FileType::BlockDevice if !task.credentials().has(raw::CAP_MKNOD) => return Err(Errno::EPERM),
         FileType::CharacterDevice | FileType::BlockDevice => NewNode::Device(file_type, device),
         FileType::Directory => return Err(Errno::EPERM),
-        FileType::Symlink => return Err(Errno::EINVAL),
+        FileType::Symlink | FileType::Anonymous => return Err(Errno::EINVAL),
     };
     let path = task.read_path(address)?;
     entries::make(&at::walk(task, fd, &path)?, &path, node, mode).map(|()| 0)

@@ -11,7 +11,8 @@ use super::{Args, Call, SysResult, at};
 use crate::config::ExitStatus;
 use crate::fs::pidfd;
 use crate::loader::{self, MAX_STRING};
-use crate::task::clone::{self, CLONE_CLEAR_SIGHAND, CloneArguments};
+use crate::task::clone::{self, CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CloneArguments};
+use crate::task::table::PID_MAX;
 use crate::task::wait::{self, Options, Target};
 use crate::task::{Process, Task, exec, exit, session};
 use crate::vfs::Walk;
@@ -22,7 +23,7 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_fork, fork, &[]),
     Call::full(raw::__NR_vfork, vfork, &[]),
     Call::partial(raw::__NR_clone, clone_call, &[Flags, Ptr, Ptr, Ptr, Ptr], "new namespaces are refused with EPERM"),
-    Call::partial(raw::__NR_clone3, clone3, &[Ptr, Size], "new namespaces, set_tid and cgroup descriptors are refused"),
+    Call::partial(raw::__NR_clone3, clone3, &[Ptr, Size], "new namespaces and cgroup descriptors are refused"),
     Call::full(raw::__NR_execve, execve, &[Path, Ptr, Ptr]),
     Call::full(raw::__NR_execveat, execveat, &[Fd, Path, Ptr, Ptr, Flags]),
     Call::full(raw::__NR_exit, exit_call, &[Int]),
@@ -70,7 +71,10 @@ fn clone_call(task: &Arc<Task>, args: &Args) -> SysResult {
     if flags & u64::from(raw::CLONE_PIDFD) != 0 && flags & u64::from(raw::CLONE_THREAD | raw::CLONE_DETACHED) != 0 {
         return Err(Errno::EINVAL);
     }
-    make(task, &CloneArguments { flags, pidfd, child_tid: args.raw(3), parent_tid, exit_signal, stack: args.raw(1), tls: args.raw(4) })
+    make(
+        task,
+        &CloneArguments { flags, pidfd, child_tid: args.raw(3), parent_tid, exit_signal, stack: args.raw(1), tls: args.raw(4), tid: None },
+    )
 }
 
 /// `struct clone_args`.
@@ -111,15 +115,21 @@ fn clone3(task: &Arc<Task>, args: &Args) -> SysResult {
     let bad_stack = (given.stack == 0) != (given.stack_size == 0);
     let forbidden = u64::from(raw::CSIGNAL | raw::CLONE_DETACHED);
     let thread_with_signal = given.flags & u64::from(raw::CLONE_THREAD | raw::CLONE_PARENT) != 0 && given.exit_signal != 0;
-    if bad_stack || given.flags & forbidden != 0 || thread_with_signal || given.set_tid_size != 0 && given.set_tid == 0 {
+    if bad_stack || given.flags & forbidden != 0 || thread_with_signal || (given.set_tid_size == 0) != (given.set_tid == 0) {
         return Err(Errno::EINVAL);
     }
     if given.flags & CLONE_CLEAR_SIGHAND != 0 && given.flags & u64::from(raw::CLONE_SIGHAND) != 0 {
         return Err(Errno::EINVAL);
     }
-    if given.set_tid_size != 0 || given.flags >> 33 != 0 {
-        return Err(Errno::EPERM);
+    if given.flags & !(u64::from(u32::MAX) | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP) != 0 {
+        return Err(Errno::EINVAL);
     }
+    if given.flags & CLONE_INTO_CGROUP != 0 {
+        // The groups that there are show, but nobody moves between them.
+        let fd = i32::try_from(given.cgroup).map_err(|_| Errno::EINVAL)?;
+        return Err(task.file(fd).err().unwrap_or(Errno::EBADF));
+    }
+    let tid = wanted_number(task, &given)?;
     let stack = if given.stack == 0 { 0 } else { given.stack.checked_add(given.stack_size).ok_or(Errno::EINVAL)? };
     make(
         task,
@@ -131,8 +141,26 @@ fn clone3(task: &Arc<Task>, args: &Args) -> SysResult {
             exit_signal: given.exit_signal,
             stack,
             tls: given.tls,
+            tid,
         },
     )
+}
+
+/// The number that the maker wants the new task to have, `set_tid`; none leaves it to the kernel.
+fn wanted_number(task: &Task, given: &Clone3) -> Result<Option<i32>, Errno> {
+    if given.set_tid_size == 0 {
+        return Ok(None);
+    }
+    // One for each level of PID namespaces, and there is one level.
+    if given.set_tid_size > 1 {
+        return Err(Errno::EINVAL);
+    }
+    let number: i32 = task.read(given.set_tid)?;
+    if !(1..PID_MAX).contains(&number) {
+        return Err(Errno::EINVAL);
+    }
+    let own = task.credentials();
+    if own.has(raw::CAP_SYS_ADMIN) || own.has(raw::CAP_CHECKPOINT_RESTORE) { Ok(Some(number)) } else { Err(Errno::EPERM) }
 }
 
 /// Most strings of one vector: with their pointers they fill the limit of all strings.
@@ -251,7 +279,13 @@ fn waitid(task: &Arc<Task>, args: &Args) -> SysResult {
         raw::P_PIDFD if id >= 0 => Target::Handle(pidfd::process_of(&*task.file(id)?)?),
         _ => return Err(Errno::EINVAL),
     };
-    let news = wait::wait(task, &target, Options(options))?;
+    // A handle that does not block does not wait, and says so.
+    let handle = if args.uint(0) == raw::P_PIDFD { Some(task.file(id)?) } else { None };
+    let impatient = options & raw::WNOHANG == 0 && handle.is_some_and(|file| file.nonblocking());
+    let news = wait::wait(task, &target, Options(options | if impatient { raw::WNOHANG } else { 0 }))?;
+    if impatient && news.is_none() {
+        return Err(Errno::EAGAIN);
+    }
     let info = news.as_ref().map_or_else(wait::no_info, |news| news.info);
     if args.raw(2) != 0 {
         task.write(args.raw(2), &info)?;
@@ -301,17 +335,29 @@ fn pidfd_open(task: &Arc<Task>, args: &Args) -> SysResult {
     task.install(pidfd::open(&process, flags), true).map(|fd| fd as usize)
 }
 
+/// `PIDFD_SIGNAL_THREAD`, `PIDFD_SIGNAL_THREAD_GROUP`, `PIDFD_SIGNAL_PROCESS_GROUP`: to whom a signal goes.
+const SCOPE_THREAD: u32 = 1;
+const SCOPE_PROCESS: u32 = 2;
+const SCOPE_GROUP: u32 = 4;
+
 fn pidfd_send_signal(task: &Arc<Task>, args: &Args) -> SysResult {
-    if args.raw(3) != 0 {
+    let scope = args.uint(3);
+    if !matches!(scope, 0 | SCOPE_THREAD | SCOPE_PROCESS | SCOPE_GROUP) {
         return Err(Errno::EINVAL);
     }
     let file = task.file(args.int(0))?;
     // Before there were pidfds, a directory of procfs stood for a process.
     let process = pidfd::process_of(&file).or_else(|errno| crate::fs::proc::process_of(&*file.inode).ok_or(errno))?;
-    if process.has_exited() {
+    if process.is_reaped() {
         return Err(Errno::ESRCH);
     }
-    super::signal::send_checked(task, &process, args.int(1), args.raw(2)).map(|()| 0)
+    let (number, info) = (args.int(1), args.raw(2));
+    match scope {
+        SCOPE_THREAD => super::signal::send_to_leader(task, &process, number, info),
+        SCOPE_GROUP => super::signal::send_to_led_group(task, &process, number, info),
+        _ => super::signal::send_by_handle(task, &process, number, info),
+    }
+    .map(|()| 0)
 }
 
 fn unshare(task: &Arc<Task>, args: &Args) -> SysResult {

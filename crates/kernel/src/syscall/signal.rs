@@ -29,6 +29,8 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_restart_syscall, restart_syscall, &[]),
 ];
 
+/// Flags of `sigaction(2)` that are kept, `SA_RESTORER` and `SA_EXPOSE_TAGBITS` included.
+const KNOWN_FLAGS: u64 = 0xdc00_0807;
 /// `sizeof(sigset_t)` of the kernel.
 const SET_SIZE: usize = 8;
 
@@ -134,7 +136,7 @@ fn given_info(task: &Task, address: u64, number: i32, to_itself: bool) -> Result
 }
 
 /// Sends a signal to a process after the checks of `kill(2)`; with `siginfo_t` if an address is given.
-pub fn send_checked(task: &Arc<Task>, target: &Arc<Process>, number: i32, info: u64) -> Result<(), Errno> {
+fn send_checked(task: &Arc<Task>, target: &Arc<Process>, number: i32, info: u64) -> Result<(), Errno> {
     check_signal(number)?;
     let info = match info {
         0 => signal::info_from_task(task, number, raw::SI_USER as i32),
@@ -146,11 +148,61 @@ pub fn send_checked(task: &Arc<Task>, target: &Arc<Process>, number: i32, info: 
     signal::queue_to_process(target, &info)
 }
 
+/// What a pidfd's holder says with a signal: unlike elsewhere, the number in it must be the signal's.
+fn pidfd_info(task: &Arc<Task>, number: i32, info: u64, to_itself: bool) -> Result<Siginfo, Errno> {
+    check_signal(number)?;
+    if info == 0 {
+        return Ok(signal::info_from_task(task, number, raw::SI_USER as i32));
+    }
+    let said: Siginfo = task.read(info)?;
+    if said.si_signo != number {
+        return Err(Errno::EINVAL);
+    }
+    given_info(task, info, number, to_itself)
+}
+
+/// Sends a signal to the process that a pidfd is of.
+pub fn send_by_handle(task: &Arc<Task>, target: &Arc<Process>, number: i32, info: u64) -> Result<(), Errno> {
+    let info = pidfd_info(task, number, info, Arc::ptr_eq(target, &task.process))?;
+    if !may_signal(task, target, number) {
+        return Err(Errno::EPERM);
+    }
+    signal::queue_to_process(target, &info)
+}
+
+/// Sends a signal to the thread that a pidfd is of.
+pub fn send_to_leader(task: &Arc<Task>, target: &Arc<Process>, number: i32, info: u64) -> Result<(), Errno> {
+    let info = pidfd_info(task, number, info, Arc::ptr_eq(target, &task.process))?;
+    let thread = target.family.lock().tasks.first().cloned().ok_or(Errno::ESRCH)?;
+    if !may_signal(task, target, number) {
+        return Err(Errno::EPERM);
+    }
+    signal::queue_to_task(&thread, &info)
+}
+
+/// Sends a signal to the group that a process leads.
+pub fn send_to_led_group(task: &Arc<Task>, leader: &Arc<Process>, number: i32, info: u64) -> Result<(), Errno> {
+    let info = pidfd_info(task, number, info, false)?;
+    let members = task.kernel.tasks.processes();
+    let mut members = members.iter().filter(|process| session::place(process).0 == leader.pid).peekable();
+    if members.peek().is_none() {
+        return Err(Errno::ESRCH);
+    }
+    let mut result = Err(Errno::EPERM);
+    for process in members.filter(|process| may_signal(task, process, number)) {
+        signal::send_to_process(process, &info);
+        result = Ok(());
+    }
+    result
+}
+
 fn rt_sigqueueinfo(task: &Arc<Task>, args: &Args) -> SysResult {
-    let target = task.kernel.tasks.process(args.int(0)).ok_or(Errno::ESRCH)?;
     if args.raw(2) == 0 {
         return Err(Errno::EFAULT);
     }
+    // Lies are refused before it is known to whom.
+    given_info(task, args.raw(2), args.int(1), args.int(0) == task.process.pid)?;
+    let target = task.kernel.tasks.process(args.int(0)).ok_or(Errno::ESRCH)?;
     send_checked(task, &target, args.int(1), args.raw(2)).map(|()| 0)
 }
 
@@ -179,6 +231,8 @@ fn rt_sigaction(task: &Arc<Task>, args: &Args) -> SysResult {
         let old = signals.action(number);
         if let Some(mut new) = new {
             new.mask &= !UNBLOCKABLE;
+            // Programs find out by this which flags there are.
+            new.flags &= KNOWN_FLAGS;
             signals.actions[(number - 1) as usize] = new;
             let ignores = new.handler == signal::IGNORE
                 || new.handler == signal::DEFAULT && signal::default_action(number) == signal::DefaultAction::Ignore;

@@ -20,7 +20,7 @@ pub const CALLS: &[Call] = &[
         raw::__NR_socket,
         socket,
         &[Int, Flags, Int],
-        "AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK; streams, datagrams and packets, no raw sockets",
+        "AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK, no AF_PACKET; raw sockets on the sandbox's own loopback see datagrams and ICMP",
     ),
     Call::full(raw::__NR_socketpair, socketpair, &[Int, Flags, Int, Ptr]),
     Call::full(raw::__NR_bind, bind, &[Fd, Ptr, Size]),
@@ -35,15 +35,15 @@ pub const CALLS: &[Call] = &[
         raw::__NR_setsockopt,
         set_option,
         &[Fd, Int, Int, Ptr, Size],
-        "options that only change packets are remembered and do nothing; filters and groups are refused",
+        "options that only change packets are remembered and do nothing; filters and groups of chosen sources are refused",
     ),
     Call::full(raw::__NR_getsockopt, option, &[Fd, Int, Int, Ptr, Ptr]),
-    Call::partial(raw::__NR_sendto, message::send_to, &[Fd, In, Size, Flags, Ptr, Size], "no urgent data"),
-    Call::partial(raw::__NR_recvfrom, message::receive_from, &[Fd, Out, Size, Flags, Ptr, Ptr], "no urgent data"),
-    Call::partial(raw::__NR_sendmsg, message::send_message, &[Fd, Ptr, Flags], "no urgent data"),
-    Call::partial(raw::__NR_recvmsg, message::receive_message, &[Fd, Ptr, Flags], "no urgent data"),
-    Call::partial(raw::__NR_sendmmsg, message::send_messages, &[Fd, Ptr, Size, Flags], "no urgent data"),
-    Call::partial(raw::__NR_recvmmsg, message::receive_messages, &[Fd, Ptr, Size, Flags, Ptr], "no urgent data"),
+    Call::full(raw::__NR_sendto, message::send_to, &[Fd, In, Size, Flags, Ptr, Size]),
+    Call::full(raw::__NR_recvfrom, message::receive_from, &[Fd, Out, Size, Flags, Ptr, Ptr]),
+    Call::full(raw::__NR_sendmsg, message::send_message, &[Fd, Ptr, Flags]),
+    Call::full(raw::__NR_recvmsg, message::receive_message, &[Fd, Ptr, Flags]),
+    Call::full(raw::__NR_sendmmsg, message::send_messages, &[Fd, Ptr, Size, Flags]),
+    Call::full(raw::__NR_recvmmsg, message::receive_messages, &[Fd, Ptr, Size, Flags, Ptr]),
 ];
 
 /// Longest `sockaddr`, `struct sockaddr_storage`.
@@ -53,10 +53,13 @@ const OPTION_MAX: usize = 4096;
 /// The part of `type` that is one.
 const TYPE_MASK: u32 = 0xf;
 
+/// The highest of them, `SOCK_PACKET`.
+const HIGHEST_TYPE: u32 = 10;
+
 /// Type and flags out of `socket(2)`'s second argument.
 fn decode_type(value: u32) -> Result<(u32, u32), Errno> {
     let (kind, flags) = (value & TYPE_MASK, value & !TYPE_MASK);
-    if flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK) != 0 { Err(Errno::EINVAL) } else { Ok((kind, flags)) }
+    if flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK) != 0 || kind > HIGHEST_TYPE { Err(Errno::EINVAL) } else { Ok((kind, flags)) }
 }
 
 fn unix_kind(kind: u32, protocol: u32) -> Result<Kind, Errno> {
@@ -79,7 +82,7 @@ fn socket(task: &Arc<Task>, args: &Args) -> SysResult {
         raw_net::AF_UNIX => net::unix::socket(net, unix_kind(kind, protocol)?),
         raw_net::AF_INET | raw_net::AF_INET6 if task.kernel.network == Network::Host => net::host::socket(domain, kind, protocol)?,
         raw_net::AF_NETLINK => net::netlink::socket(net, task.kernel.network, kind, protocol)?,
-        raw_net::AF_INET | raw_net::AF_INET6 => net::inet::socket(net, domain, kind, protocol)?,
+        raw_net::AF_INET | raw_net::AF_INET6 => net::inet::socket(task, domain, kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     };
     blocking::install(task, open(task, socket, flags), flags)

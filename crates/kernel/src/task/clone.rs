@@ -30,6 +30,8 @@ const NAMESPACES: u64 = raw::CLONE_NEWNS as u64
 
 /// Handlers go back to their default in the child; a bit that only `clone3(2)` can give.
 pub const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+/// The child starts in another control group; also for `clone3(2)` alone.
+pub const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// What a new task shares with its maker, and where it starts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +50,8 @@ pub struct CloneArguments {
     pub stack: u64,
     /// `CLONE_SETTLS`.
     pub tls: u64,
+    /// The number to have, if the maker chooses it.
+    pub tid: Option<i32>,
 }
 
 impl CloneArguments {
@@ -107,12 +111,15 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     if kernel.tasks.count() > kernel.limits.processes as usize || over_limit(task) {
         return Err(Errno::EAGAIN);
     }
+    if arguments.tid.is_some_and(|tid| kernel.tasks.is_taken(tid)) {
+        return Err(Errno::EEXIST);
+    }
     let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM))?;
     if arguments.has(raw::CLONE_SETTLS) && guest.set_fs_base(arguments.tls).is_err() {
         abandon(guest, &mm);
         return Err(Errno::ESRCH);
     }
-    let tid = kernel.tasks.allocate();
+    let tid = arguments.tid.unwrap_or_else(|| kernel.tasks.allocate());
     let child = assemble(task, arguments, tid, Arc::clone(&mm), guest);
     let result = publish(task, &child, arguments);
     if let Err(errno) = result {
@@ -236,6 +243,7 @@ fn new_process(task: &Task, arguments: &CloneArguments, pid: i32) -> Arc<Process
         |from: &std::sync::atomic::AtomicU32, to: &std::sync::atomic::AtomicU32| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     copy(&maker.dumpable, &process.dumpable);
     copy(&maker.uid, &process.uid);
+    copy(&maker.memory_habits, &process.memory_habits);
     process.oom_score_adjustment.store(maker.oom_score_adjustment.load(Ordering::Relaxed), Ordering::Relaxed);
     Arc::new(process)
 }

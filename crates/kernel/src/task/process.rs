@@ -1,6 +1,6 @@
 //! Processes: what the threads of one group share.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -37,8 +37,12 @@ pub struct Process {
     pub uid: AtomicU32,
     /// `PR_SET_DUMPABLE`.
     pub dumpable: AtomicU32,
+    /// `PR_SET_THP_DISABLE` and `PR_SET_MEMORY_MERGE`: remembered; fork and exec keep them.
+    pub memory_habits: AtomicU32,
     /// `PR_SET_CHILD_SUBREAPER`.
     pub reaps_descendants: AtomicBool,
+    /// Its end was waited for: its number is free again.
+    pub reaped: AtomicBool,
     /// Tasks that it traces.
     pub tracees: Mutex<crate::ptrace::Tracees>,
     /// What it registered for with `membarrier(2)`.
@@ -77,7 +81,9 @@ impl Process {
             executable: Mutex::new(None),
             uid: AtomicU32::new(0),
             dumpable: AtomicU32::new(1),
+            memory_habits: AtomicU32::new(0),
             reaps_descendants: AtomicBool::new(false),
+            reaped: AtomicBool::new(false),
             tracees: Mutex::default(),
             barriers: AtomicU32::new(0),
             enforcement: Mutex::new(None),
@@ -88,6 +94,11 @@ impl Process {
     /// Whether it is the kernel's own first process.
     pub fn is_init(&self) -> bool {
         self.pid == INIT
+    }
+
+    /// Whether somebody has waited for its end.
+    pub fn is_reaped(&self) -> bool {
+        self.reaped.load(Ordering::Relaxed)
     }
 
     /// Whether its last thread has gone.

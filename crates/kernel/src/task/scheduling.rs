@@ -1,6 +1,9 @@
 //! What `sched(7)` says about a task, and since when it runs. The host schedules guest threads; these values are remembered and reported.
 
-use cloudpilot_abi::raw;
+use cloudpilot_abi::{raw, raw_prctl};
+
+/// By how much timers of ordinary tasks may be late, Linux's default.
+const TIMER_SLACK_NS: u64 = 50_000;
 
 /// Scheduling attributes, personality and start of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,12 @@ pub struct Scheduling {
     pub io_priority: u32,
     /// `personality(2)`.
     pub personality: u32,
+    /// `PR_SET_TIMERSLACK`, and what it goes back to: nanoseconds.
+    pub timer_slack: (u64, u64),
+    /// `PR_MCE_KILL`.
+    pub memory_failure_policy: u32,
+    /// `PR_SET_IO_FLUSHER`.
+    pub flushes_io: bool,
     /// When it was made, on the host's monotonic clock.
     pub started_ns: u64,
 }
@@ -33,6 +42,9 @@ impl Default for Scheduling {
             affinity: None,
             io_priority: 0,
             personality: 0,
+            timer_slack: (TIMER_SLACK_NS, TIMER_SLACK_NS),
+            memory_failure_policy: raw_prctl::PR_MCE_KILL_DEFAULT,
+            flushes_io: false,
             started_ns: crate::time::monotonic_ns(),
         }
     }
@@ -44,6 +56,7 @@ impl Scheduling {
     pub fn inherited(&self) -> Self {
         let mut child = *self;
         child.started_ns = crate::time::monotonic_ns();
+        child.timer_slack.1 = self.timer_slack.0;
         if self.reset_on_fork {
             let realtime = matches!(self.policy, raw::SCHED_FIFO | raw::SCHED_RR);
             child.policy = if realtime { raw::SCHED_NORMAL } else { self.policy };

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
 use super::{Process, Task};
+use crate::wait::PollEvents;
 
 /// Numbers in use.
 #[derive(Default)]
@@ -56,6 +58,12 @@ impl TaskTable {
         self.tasks().iter().filter(|task| task.credentials().ruid == uid).count()
     }
 
+    /// Whether a task or process has a number.
+    pub fn is_taken(&self, number: i32) -> bool {
+        let tables = self.tables.lock();
+        tables.tasks.contains_key(&number) || tables.processes.contains_key(&number)
+    }
+
     /// A number that no task, process, group or session uses.
     pub fn allocate(&self) -> i32 {
         let mut tables = self.tables.lock();
@@ -85,6 +93,10 @@ impl TaskTable {
 
     /// Takes a process out, once it was waited for.
     pub fn remove_process(&self, pid: i32) {
-        self.tables.lock().processes.remove(&pid);
+        let process = self.tables.lock().processes.remove(&pid);
+        if let Some(process) = process {
+            process.reaped.store(true, Ordering::Relaxed);
+            process.changes.notify(PollEvents::HUP);
+        }
     }
 }

@@ -135,7 +135,8 @@ impl Timers {
 
     /// Makes a POSIX timer; answers its number.
     pub fn create(&mut self, process: &Arc<Process>, base: Base, notify: Option<(Notify, u64)>) -> Result<i32, Errno> {
-        if self.timers.len() >= MOST_TIMERS {
+        let limit = process.limits.lock().soft(raw::RLIMIT_SIGPENDING);
+        if self.timers.len() >= MOST_TIMERS || self.timers.len() as u64 >= limit {
             return Err(Errno::EAGAIN);
         }
         let number = self.next;

@@ -9,9 +9,39 @@ use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
 use super::file::File;
+use super::inode::FileType;
 use crate::Kernel;
 use crate::task::Task;
 use crate::wait::{PollEvents, Wake};
+
+/// What hears of urgent data: its owner gets `SIGURG` whether or not `FASYNC` is set.
+struct UrgentNotice {
+    kernel: Weak<Kernel>,
+    owner: AtomicI32,
+}
+
+impl Wake for UrgentNotice {
+    fn wake(&self, events: PollEvents) {
+        if let (true, Some(kernel)) = (events.contains(PollEvents::PRI), self.kernel.upgrade()) {
+            tell(&kernel, self.owner.load(Ordering::Relaxed), &crate::signal::info_from_kernel(raw::SIGURG as i32));
+        }
+    }
+}
+
+/// Sends a signal to a file's owner: a process, a group by its negative number, or nobody.
+fn tell(kernel: &Kernel, owner: i32, info: &Siginfo) {
+    match owner {
+        0 => {}
+        group @ ..0 => {
+            let _ = crate::signal::send_to_group(kernel, -group, info);
+        }
+        pid => {
+            if let Some(process) = kernel.tasks.process(pid) {
+                crate::signal::send_to_process(&process, info);
+            }
+        }
+    }
+}
 
 /// What hears of readiness. It holds no file: were it to drop the last reference to one, that would happen with its queue locked.
 struct Notice {
@@ -24,6 +54,7 @@ struct Notice {
 #[derive(Default)]
 pub struct AsyncNotice {
     notice: Mutex<Option<(u64, Arc<Notice>)>>,
+    urgent: Mutex<Option<(u64, Arc<UrgentNotice>)>>,
 }
 
 /// `si_code` of readiness (`POLL_IN`, `POLL_OUT`, `POLL_ERR`, `POLL_HUP`).
@@ -49,26 +80,33 @@ impl Wake for Notice {
         };
         info.si_code = code(events);
         info.fields[0] = u64::from(events.bits());
-        match self.owner.load(Ordering::Relaxed) {
-            0 => {}
-            group @ ..0 => {
-                let _ = crate::signal::send_to_group(&kernel, -group, &info);
-            }
-            pid => {
-                if let Some(process) = kernel.tasks.process(pid) {
-                    crate::signal::send_to_process(&process, &info);
-                }
-            }
-        }
+        tell(&kernel, self.owner.load(Ordering::Relaxed), &info);
     }
 }
 
 impl AsyncNotice {
-    /// Ends the notices of a file that goes away.
+    /// Ends the notices of readiness.
     pub fn stop(&self, file: &File) {
         if let (Some((id, _)), Some(queue)) = (self.notice.lock().take(), file.ops.queue()) {
             queue.unregister(id);
             file.ops.watch(false);
+        }
+    }
+
+    /// Ends all that was registered for a file that goes away.
+    pub fn end(&self, file: &File) {
+        self.stop(file);
+        if let (Some((id, _)), Some(queue)) = (self.urgent.lock().take(), file.ops.queue()) {
+            queue.unregister(id);
+        }
+    }
+
+    /// Sends `SIGURG` to an owner from now on.
+    fn watch_urgent(&self, file: &File, task: &Task) {
+        let mut urgent = self.urgent.lock();
+        if let (None, Some(queue)) = (&*urgent, file.ops.queue()) {
+            let notice = Arc::new(UrgentNotice { kernel: Arc::downgrade(&task.kernel), owner: AtomicI32::new(0) });
+            *urgent = Some((queue.register(PollEvents::PRI, notice.clone()), notice));
         }
     }
 }
@@ -92,6 +130,9 @@ impl File {
             return Err(Errno::ESRCH);
         }
         self.owner.store(owner, Ordering::Relaxed);
+        if self.inode.file_type() == FileType::Socket {
+            self.async_notice.watch_urgent(self, task);
+        }
         self.owner_changed();
         Ok(())
     }
@@ -101,6 +142,9 @@ impl File {
         if let Some((_, notice)) = &*self.async_notice.notice.lock() {
             notice.owner.store(self.owner.load(Ordering::Relaxed), Ordering::Relaxed);
             notice.signal.store(self.owner_signal.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        if let Some((_, urgent)) = &*self.async_notice.urgent.lock() {
+            urgent.owner.store(self.owner.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 }

@@ -78,6 +78,11 @@ pub trait FileOps: Any + Send + Sync {
         None
     }
 
+    /// Whether `lseek(2)` succeeds although there is nothing to seek in.
+    fn ignores_seeks(&self) -> bool {
+        false
+    }
+
     /// Whether a write that fails with `EPIPE` also raises `SIGPIPE`.
     fn signals_broken_pipe(&self) -> bool {
         true
@@ -241,7 +246,7 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         self.epolls.file_gone(self);
-        self.async_notice.stop(self);
+        self.async_notice.end(self);
         self.inode.common().locks.release(LockOwner::description(self));
         if self.flags() & raw::O_PATH == 0 {
             watch::file_event(self, if self.writable() { raw::IN_CLOSE_WRITE } else { raw::IN_CLOSE_NOWRITE });

@@ -14,6 +14,8 @@ use crate::task::{Credentials, Task};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FileType {
+    /// None of the others: what has a descriptor and no name, such as an eventfd.
+    Anonymous = 0,
     /// Named pipe.
     Fifo = 0o010_000,
     /// Character device.

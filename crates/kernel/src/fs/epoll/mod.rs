@@ -23,7 +23,7 @@ use crate::vfs::inode::FileType;
 use crate::wait::{PollEvents, WaitQueue};
 
 /// Deepest chain of epolls that watch one another, Linux's `EP_MAX_NESTS`.
-const DEEPEST: usize = 5;
+const DEEPEST: usize = 4;
 
 /// Serializes additions of epolls to epolls, so that two of them cannot close a circle together.
 static NESTING: Mutex<()> = Mutex::new(());
@@ -51,7 +51,7 @@ fn key(fd: i32, file: &File) -> Key {
 /// A new epoll description.
 pub fn open() -> Arc<File> {
     let epoll = Arc::new(Epoll { items: Mutex::default(), ready: Mutex::default(), queue: WaitQueue::new() });
-    anonymous::open("anon_inode:[eventpoll]", FileType::Regular, Arc::new(EpollOps { epoll }), raw::O_RDWR)
+    anonymous::open("anon_inode:[eventpoll]", FileType::Anonymous, Arc::new(EpollOps { epoll }), raw::O_RDWR)
 }
 
 /// The epoll behind a file; `EINVAL` if it is none.
@@ -214,6 +214,10 @@ impl Epoll {
 impl FileOps for EpollOps {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 
     fn poll(&self, _file: &File) -> PollEvents {

@@ -26,12 +26,16 @@ pub struct EventFd {
 /// A new eventfd; `flags` may hold `O_NONBLOCK`.
 pub fn open(initial: u32, semaphore: bool, flags: u32) -> Arc<File> {
     let ops = EventFd { count: AtomicU64::new(u64::from(initial)), semaphore, queue: WaitQueue::new() };
-    anonymous::open("anon_inode:[eventfd]", FileType::Regular, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
+    anonymous::open("anon_inode:[eventfd]", FileType::Anonymous, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
 }
 
 impl FileOps for EventFd {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 
     fn read(&self, _file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {
@@ -50,7 +54,8 @@ impl FileOps for EventFd {
     }
 
     fn write(&self, _file: &File, source: &mut Source<'_>, _offset: u64) -> Result<usize, Errno> {
-        if source.remaining() < size_of::<u64>() {
+        // Linux takes the pieces of a vector one by one.
+        if source.first_piece() < size_of::<u64>() {
             return Err(Errno::EINVAL);
         }
         // A copy of the source: should this write have to wait, the same bytes are fetched again.

@@ -101,7 +101,7 @@ pub struct Inotify {
 /// A new instance; `flags` may hold `O_NONBLOCK`.
 pub fn open(flags: u32) -> Arc<File> {
     let ops = Arc::new_cyclic(|this| Inotify { this: this.clone(), state: Mutex::default(), queue: WaitQueue::new() });
-    anonymous::open("anon_inode:inotify", FileType::Regular, ops, raw::O_RDONLY | flags & raw::O_NONBLOCK)
+    anonymous::open("anon_inode:inotify", FileType::Anonymous, ops, raw::O_RDONLY | flags & raw::O_NONBLOCK)
 }
 
 impl Watcher for Ear {
@@ -193,6 +193,10 @@ impl Inotify {
 impl FileOps for Inotify {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 
     fn read(&self, _file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {

@@ -19,7 +19,7 @@ pub struct PidFd {
 /// A new descriptor's file; `flags` may hold `O_NONBLOCK`.
 pub fn open(process: &Arc<Process>, flags: u32) -> Arc<File> {
     let ops = PidFd { process: Arc::clone(process) };
-    anonymous::open("anon_inode:[pidfd]", FileType::Regular, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
+    anonymous::open("anon_inode:[pidfd]", FileType::Anonymous, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
 }
 
 /// The process behind a file; `EBADF` if it is no pidfd.
@@ -33,7 +33,10 @@ impl FileOps for PidFd {
     }
 
     fn poll(&self, _file: &File) -> PollEvents {
-        if self.process.has_exited() { PollEvents::IN | PollEvents::RDNORM | PollEvents::HUP } else { PollEvents::empty() }
+        let mut events = PollEvents::empty();
+        events.set(PollEvents::IN | PollEvents::RDNORM, self.process.has_exited());
+        events.set(PollEvents::HUP, self.process.is_reaped());
+        events
     }
 
     fn queue(&self) -> Option<&WaitQueue> {
@@ -41,7 +44,7 @@ impl FileOps for PidFd {
     }
 
     fn describe(&self, _file: &File) -> String {
-        let pid = if self.process.has_exited() { -1 } else { self.process.pid };
+        let pid = if self.process.is_reaped() { -1 } else { self.process.pid };
         format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
     }
 }

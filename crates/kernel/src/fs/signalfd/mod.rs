@@ -48,7 +48,7 @@ pub struct SignalFd {
 /// A new signalfd; `flags` may hold `O_NONBLOCK`.
 pub fn open(task: &Task, set: SignalSet, flags: u32) -> Arc<File> {
     let ops = SignalFd { set: Mutex::new(set), process: Arc::clone(&task.process) };
-    anonymous::open("anon_inode:[signalfd]", FileType::Regular, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
+    anonymous::open("anon_inode:[signalfd]", FileType::Anonymous, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
 }
 
 /// Changes the signals of an existing one; `EINVAL` if the file is none.
@@ -93,6 +93,10 @@ fn record(info: &Siginfo) -> Record {
 impl FileOps for SignalFd {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 
     fn read(&self, _file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {

@@ -60,7 +60,7 @@ pub fn open(clock: u32, flags: u32) -> Result<Arc<File>, Errno> {
         _ => return Err(Errno::EINVAL),
     };
     let timer = Arc::new_cyclic(|this| TimerFd { clock, this: this.clone(), state: Mutex::default(), queue: WaitQueue::new() });
-    Ok(anonymous::open("anon_inode:[timerfd]", FileType::Regular, timer, raw::O_RDWR | flags & raw::O_NONBLOCK))
+    Ok(anonymous::open("anon_inode:[timerfd]", FileType::Anonymous, timer, raw::O_RDWR | flags & raw::O_NONBLOCK))
 }
 
 /// Nanoseconds that a time stands for; `EINVAL` if it is no proper time.
@@ -154,6 +154,10 @@ impl Expire for Expiry {
 impl FileOps for TimerFd {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 
     fn read(&self, _file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {

@@ -138,7 +138,8 @@ impl Node {
             })),
             (FileType::Fifo, ..) => Body::Fifo(Arc::default()),
             (FileType::CharacterDevice | FileType::BlockDevice, ..) => Body::Device(found.device_type),
-            (FileType::Socket, ..) => Body::Socket,
+            // No host directory holds anything of no type.
+            (FileType::Socket | FileType::Anonymous, ..) => Body::Socket,
         };
         let state = State {
             permissions: found.permissions,

@@ -1,7 +1,12 @@
 //! TCP and UDP inside the sandbox, over IPv4 and IPv6: one interface, the loopback, and bytes that go straight from socket to socket.
 
 pub mod address;
+pub mod ancillary;
+pub mod groups;
+pub mod icmp;
+pub mod packets;
 pub mod ports;
+pub mod reports;
 pub mod tcp;
 pub mod tcp_info;
 #[cfg(test)]
@@ -16,20 +21,20 @@ use cloudpilot_abi::{Errno, raw, raw_net};
 use parking_lot::Mutex;
 
 use super::options::{IPV6_V6ONLY, LEVEL_IPV6};
-use super::{Base, Kind, Net, Socket};
+use super::{Base, Kind, Socket};
 use crate::task::Task;
+use icmp::{ICMP, ICMPV6};
+use packets::RawSocket;
 use ports::{Claim, Ports};
 pub use tcp::TcpSocket;
 pub use udp::UdpSocket;
 
-/// `IPPROTO_ICMP`.
-const ICMP: u32 = 1;
 /// `IPPROTO_TCP`.
 const TCP: u32 = 6;
 /// `IPPROTO_UDP`.
 const UDP: u32 = 17;
-/// `IPPROTO_ICMPV6`.
-const ICMPV6: u32 = 58;
+/// The highest number of a protocol, `IPPROTO_MPTCP`.
+const HIGHEST_PROTOCOL: u32 = 262;
 /// Ports below need a capability, unless `/proc/sys` says otherwise.
 const FIRST_FREE_PORT: u16 = 1024;
 
@@ -39,6 +44,10 @@ pub struct Inet {
     pub tcp: Arc<Ports<Weak<TcpSocket>>>,
     /// UDP's ports.
     pub udp: Arc<Ports<Weak<UdpSocket>>>,
+    /// Raw sockets and those for echo requests.
+    pub packets: packets::RawSockets,
+    /// Who joined which group.
+    pub groups: groups::Groups,
     /// Held by whoever connects one socket to another.
     connecting: Mutex<()>,
     /// Whose turn it is among listeners that share a port.
@@ -47,7 +56,14 @@ pub struct Inet {
 
 impl Default for Inet {
     fn default() -> Self {
-        Self { tcp: Ports::new(false), udp: Ports::new(true), connecting: Mutex::new(()), turn: AtomicU64::new(0) }
+        Self {
+            tcp: Ports::new(false),
+            udp: Ports::new(true),
+            packets: packets::RawSockets::default(),
+            groups: groups::Groups::default(),
+            connecting: Mutex::new(()),
+            turn: AtomicU64::new(0),
+        }
     }
 }
 
@@ -65,8 +81,49 @@ pub fn choose(domain: u32, kind: u32, protocol: u32) -> Result<(Kind, u32), Errn
     }
 }
 
+/// A socket for packets or for echo requests; none if something else is asked for.
+fn packet_socket(task: &Task, domain: u32, kind: u32, protocol: u32) -> Option<Result<Arc<dyn Socket>, Errno>> {
+    let inet = &task.kernel.net.inet;
+    let kind = match (kind, protocol) {
+        (2, ICMP) if domain == raw_net::AF_INET => Kind::Datagram,
+        (2, ICMPV6) if domain == raw_net::AF_INET6 => Kind::Datagram,
+        (3, 0) => return Some(Err(Errno::EPROTONOSUPPORT)),
+        (3, _) if !task.credentials().has(raw::CAP_NET_RAW) => return Some(Err(Errno::EPERM)),
+        (3, _) => Kind::Raw,
+        _ => return None,
+    };
+    if kind == Kind::Datagram && !may_ping(task) {
+        return Some(Err(Errno::EACCES));
+    }
+    let socket = RawSocket::new(inet, domain, kind, protocol);
+    if packets::sends_headers(protocol) {
+        socket.base().options.lock().set_number(super::options::LEVEL_IP, packets::IP_HDRINCL, 1);
+    }
+    Some(Ok(socket))
+}
+
+/// Whether one of the task's groups may send echo requests, `net.ipv4.ping_group_range`; unless that was written, all may.
+fn may_ping(task: &Task) -> bool {
+    let range = {
+        let sysctls = task.kernel.system.sysctls.lock();
+        let Some(written) = sysctls.get("net/ipv4/ping_group_range") else { return true };
+        let numbers = std::str::from_utf8(written).unwrap_or_default().split_whitespace();
+        numbers.filter_map(|number| number.parse::<u32>().ok()).collect::<Vec<_>>()
+    };
+    let [least, greatest] = range[..] else { return false };
+    let own = task.credentials();
+    (least..=greatest).contains(&own.egid) || own.groups.iter().any(|group| (least..=greatest).contains(group))
+}
+
 /// Makes a socket for `socket(2)`.
-pub fn socket(net: &Net, domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
+pub fn socket(task: &Task, domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
+    let net = &task.kernel.net;
+    if protocol > HIGHEST_PROTOCOL {
+        return Err(Errno::EINVAL);
+    }
+    if let Some(result) = packet_socket(task, domain, kind, protocol) {
+        return result;
+    }
     match choose(domain, kind, protocol)? {
         (Kind::Stream, _) => Ok(TcpSocket::new(&net.inet, domain)),
         _ => Ok(UdpSocket::new(&net.inet, domain)),
@@ -102,8 +159,8 @@ fn check_bind(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> R
     if ip.is_ipv4() && base.domain == raw_net::AF_INET6 && options.is_set(LEVEL_IPV6, IPV6_V6ONLY) {
         return Err(Errno::EINVAL);
     }
-    let group = base.kind == Kind::Datagram && ip.is_multicast();
-    if ip.is_unspecified() || address::is_local(ip) || group || options.is_set(super::options::LEVEL_IP, IP_FREEBIND) {
+    let many = (base.kind != Kind::Stream || ip.is_ipv4()) && ip.is_multicast() || groups::is_broadcast(ip);
+    if ip.is_unspecified() || address::is_local(ip) || many || options.is_set(super::options::LEVEL_IP, IP_FREEBIND) {
         Ok(())
     } else {
         Err(Errno::EADDRNOTAVAIL)
@@ -115,7 +172,8 @@ fn check_route(base: &Base, ip: IpAddr) -> Result<(), Errno> {
     if ip.is_ipv4() && base.domain == raw_net::AF_INET6 && base.options.lock().is_set(LEVEL_IPV6, IPV6_V6ONLY) {
         return Err(Errno::ENETUNREACH);
     }
-    if address::is_local(ip) { Ok(()) } else { Err(Errno::ENETUNREACH) }
+    let many = base.kind != Kind::Stream && (ip.is_multicast() || groups::is_broadcast(ip));
+    if many || address::is_local(ip) { Ok(()) } else { Err(Errno::ENETUNREACH) }
 }
 
 /// `setsockopt(2)` of what both protocols have in common and the table does not know. None: not one of these.

@@ -128,6 +128,14 @@ impl<T: Clone> Ports<T> {
         })
     }
 
+    /// All who receive datagrams that go to many.
+    pub fn receivers(&self, to: SocketAddr, from: SocketAddr) -> Vec<T> {
+        let table = self.table.lock();
+        let entries = table.ports.get(&to.port()).into_iter().flatten();
+        let meant = |entry: &&Entry<T>| entry.claim.covers(to.ip()) && entry.remote.is_none_or(|remote| remote == from);
+        entries.filter(meant).map(|entry| entry.target.clone()).collect()
+    }
+
     fn best(&self, to: SocketAddr, turn: u64, score: impl Fn(&Entry<T>) -> Option<u32>) -> Option<T> {
         let table = self.table.lock();
         let mut found: Vec<&Entry<T>> = Vec::new();

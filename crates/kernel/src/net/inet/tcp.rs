@@ -253,6 +253,8 @@ impl TcpSocket {
             |from: &Self, to: &Self| (from.base.options.lock().send_buffer / 2 + to.base.options.lock().receive_buffer / 2) as usize;
         let there = Channel::new(&accepted.base.endpoint, &client.base.endpoint, false, capacity(client, &accepted));
         let back = Channel::new(&client.base.endpoint, &accepted.base.endpoint, false, capacity(&accepted, client));
+        there.set_inline(accepted.base.options.lock().has(raw_net::SO_OOBINLINE));
+        back.set_inline(client.base.options.lock().has(raw_net::SO_OOBINLINE));
         {
             let mut state = accepted.state.lock();
             state.local = to;
@@ -370,7 +372,7 @@ impl TcpSocket {
         Some(Figures { local: state.local, remote, state: tcp, sending, receiving, v6: self.base.domain == raw_net::AF_INET6 })
     }
 
-    fn send_checked(&self, source: &mut Source<'_>) -> Result<usize, Errno> {
+    fn send_checked(&self, source: &mut Source<'_>, urgent: bool) -> Result<usize, Errno> {
         let outgoing = {
             let mut state = self.state.lock();
             match &mut state.phase {
@@ -393,6 +395,9 @@ impl TcpSocket {
         };
         if let Some(errno) = self.base.endpoint.take_error() {
             return Err(errno);
+        }
+        if urgent {
+            return outgoing.write_urgent(source, Credentials::default(), &mut None);
         }
         outgoing.write(source, Credentials::default(), &mut None)
     }
@@ -463,16 +468,13 @@ impl Socket for TcpSocket {
     }
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
-        if message.flags & (MSG_OOB | MSG_FASTOPEN) != 0 {
+        if message.flags & MSG_FASTOPEN != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        self.send_checked(source)
+        self.send_checked(source, message.flags & MSG_OOB != 0)
     }
 
     fn receive(&self, destination: &mut Destination<'_>, flags: u32) -> Result<Incoming, Errno> {
-        if flags & MSG_OOB != 0 {
-            return Err(Errno::EINVAL);
-        }
         if flags & MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
         }
@@ -483,6 +485,10 @@ impl Socket for TcpSocket {
                 return Err(self.base.endpoint.take_error().unwrap_or(Errno::ENOTCONN));
             }
         };
+        if flags & MSG_OOB != 0 {
+            let count = incoming.read_urgent(destination, flags & MSG_PEEK != 0)?;
+            return Ok(Incoming { flags: MSG_OOB, ..Incoming::bytes(count) });
+        }
         if flags & MSG_TRUNC != 0 && flags & MSG_PEEK == 0 {
             let count = incoming.skip(destination.remaining())?;
             return Ok(Incoming::bytes(count));
@@ -533,6 +539,11 @@ impl Socket for TcpSocket {
             return if known.contains(&wanted) { Ok(()) } else { Err(Errno::ENOENT) };
         }
         options::set(&self.base, task, level, name, value)?;
+        if (level, name as u32) == (SOL_SOCKET, raw_net::SO_OOBINLINE)
+            && let Some((incoming, _)) = self.channels()
+        {
+            incoming.set_inline(self.base.options.lock().has(raw_net::SO_OOBINLINE));
+        }
         if level == SOL_SOCKET
             && matches!(name as u32, raw_net::SO_SNDBUF | raw_net::SO_SNDBUFFORCE | raw_net::SO_RCVBUF | raw_net::SO_RCVBUFFORCE)
             && let Some((incoming, outgoing)) = self.channels()
@@ -590,6 +601,9 @@ impl Socket for TcpSocket {
         };
         let reads_end = incoming.writer_done || incoming.end_early;
         let mut events = error;
+        if incoming.urgent {
+            events |= PollEvents::PRI;
+        }
         if incoming.readable || reads_end {
             events |= IN;
         }
@@ -610,6 +624,7 @@ impl Socket for TcpSocket {
             return Err(Errno::EINVAL);
         }
         let length = match (request, self.channels()) {
+            (raw_ioctl::SIOCATMARK, channels) => usize::from(channels.is_some_and(|(incoming, _)| incoming.at_mark())),
             (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.length(),
             (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
             (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => 0,

@@ -8,31 +8,24 @@ use cloudpilot_abi::{Errno, raw_net};
 use parking_lot::Mutex;
 
 use super::address::{self, Given};
+use super::ancillary::{self, Route, Wishes};
+use super::groups::{self, Membership};
 use super::ports::Lease;
+use super::reports::{IP_RECVERR, IPV6_RECVERR, Reports};
 use super::{Inet, UDP};
 use crate::io::{Destination, Source};
-use crate::net::inbox::{Datagram, Inbox, Received};
-use crate::net::message::{Control, Incoming, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use crate::net::options::{
-    self, IP_PKTINFO, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, LEVEL_IP, LEVEL_IPV6,
-};
+use crate::net::inbox::{Datagram, Inbox};
+use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::options::{self, LEVEL_IP, LEVEL_IPV6};
 use crate::net::{Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::wait::PollEvents;
 
 /// Longest contents of a datagram: 64 KiB without the headers.
 const LONGEST: usize = 65_507;
-const IPV6_PKTINFO: i32 = 50;
-const IPV6_HOPLIMIT: i32 = 52;
-const IPV6_TCLASS: i32 = 67;
-
-/// Where a datagram came from and where it was sent to.
-#[derive(Clone, Copy, Debug)]
-struct Route {
-    from: SocketAddr,
-    to: SocketAddr,
-}
-
+/// Bytes of a UDP header.
+const PACKET_HEADER: usize = 8;
+const IP_MULTICAST_IF: i32 = 32;
 struct State {
     lease: Option<Lease<Weak<UdpSocket>>>,
     local: SocketAddr,
@@ -41,6 +34,7 @@ struct State {
     remote: Option<SocketAddr>,
     reads_ended: bool,
     writes_ended: bool,
+    membership: Membership,
 }
 
 /// A UDP socket.
@@ -49,6 +43,7 @@ pub struct UdpSocket {
     inet: Arc<Inet>,
     state: Mutex<State>,
     inbox: Inbox<Route>,
+    reports: Reports,
     this: Weak<Self>,
 }
 
@@ -56,12 +51,14 @@ impl UdpSocket {
     /// A socket without a port.
     pub fn new(inet: &Arc<Inet>, domain: u32) -> Arc<Self> {
         let any = address::any(domain);
-        let state = State { lease: None, local: any, bound: any.ip(), remote: None, reads_ended: false, writes_ended: false };
+        let membership = Membership::default();
+        let state = State { lease: None, local: any, bound: any.ip(), remote: None, reads_ended: false, writes_ended: false, membership };
         Arc::new_cyclic(|this| Self {
             base: Base::new(domain, Kind::Datagram, UDP),
             inet: Arc::clone(inet),
             state: Mutex::new(state),
             inbox: Inbox::default(),
+            reports: Reports::default(),
             this: this.clone(),
         })
     }
@@ -97,6 +94,7 @@ impl UdpSocket {
     /// `connect(2)`: from now on datagrams come from and go to one address.
     pub fn connect_to(&self, task: Option<&Arc<Task>>, to: SocketAddr) -> Result<(), Errno> {
         let to = address::target(to);
+        self.check_broadcast(to.ip())?;
         super::check_route(&self.base, to.ip())?;
         let mut state = self.state.lock();
         self.ensure_port(&mut state, task)?;
@@ -124,6 +122,12 @@ impl UdpSocket {
         self.base.options.lock().receive_buffer as usize
     }
 
+    /// Who speaks to everybody must have said that this is meant.
+    fn check_broadcast(&self, ip: IpAddr) -> Result<(), Errno> {
+        let allowed = !groups::is_broadcast(ip) || self.base.options.lock().has(raw_net::SO_BROADCAST);
+        if allowed { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
     /// Where a message goes to.
     fn destination(&self, address: Option<&[u8]>, remote: Option<SocketAddr>) -> Result<SocketAddr, Errno> {
         let Some(address) = address else { return remote.ok_or(Errno::EDESTADDRREQ) };
@@ -137,39 +141,104 @@ impl UdpSocket {
             return Err(Errno::EINVAL);
         }
         let to = address::target(to);
+        self.check_broadcast(to.ip())?;
         super::check_route(&self.base, to.ip())?;
         Ok(to)
     }
 
-    fn controls(&self, received: &Received<Route>) -> Vec<Control> {
-        let options = self.base.options.lock();
-        let mut controls = options.timestamps(received.time);
-        let mut put = |level, kind, bytes: &[u8]| controls.push(Control { level, kind, bytes: bytes.to_vec() });
-        let v6 = match received.about.to.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
+    /// How a message travels, and whether the socket is connected to where it goes.
+    fn route(&self, message: &Outgoing<'_>) -> Result<(Route, bool), Errno> {
+        let mut state = self.state.lock();
+        if state.writes_ended {
+            return Err(Errno::EPIPE);
+        }
+        let to = self.destination(message.address, state.remote)?;
+        let wishes = Wishes::decode(self.base.domain, to.is_ipv4(), &message.controls)?;
+        if let Some(errno) = self.base.endpoint.take_error() {
+            return Err(errno);
+        }
+        self.ensure_port(&mut state, message.task)?;
+        let local = Some(state.local.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !groups::is_broadcast(*ip));
+        let chosen = if to.ip().is_multicast() { state.membership.source(to.ip()) } else { None };
+        let ip = wishes.source.or(local).or(chosen).unwrap_or_else(|| address::source_for(to.ip()));
+        let (hops, class) = wishes.marks(&self.base.options.lock(), to.ip());
+        let from = SocketAddr::new(ip, state.local.port());
+        Ok((Route { from, to, hops, class }, state.remote == Some(to)))
+    }
+
+    /// Puts a datagram into this socket's inbox, if there is room: nobody promised that it arrives.
+    fn put(&self, source: &mut Source<'_>, route: &Route, sender: Credentials, from: &Base) -> Result<(), Errno> {
+        let make = |bytes| Datagram { bytes, about: *route, sender, time: crate::time::realtime(), rights: None };
+        match self.inbox.put(source, self.capacity(), &from.endpoint, make) {
+            Ok(_) => self.base.endpoint.readable(),
+            Err(Errno::EAGAIN | Errno::ECONNREFUSED) => source.limit(0),
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// Whether something sent to a group reaches this socket.
+    fn hears(&self, group: IpAddr) -> bool {
+        /// `IP_MULTICAST_ALL` and `IPV6_MULTICAST_ALL`: on unless switched off.
+        const IP_ALL: (i32, i32) = (LEVEL_IP, 49);
+        const IPV6_ALL: (i32, i32) = (LEVEL_IPV6, 29);
+        let (level, name) = if group.is_ipv4() { IP_ALL } else { IPV6_ALL };
+        let all = self.base.options.lock().number(level, name) != Some(0);
+        self.state.lock().membership.has(group) || all && self.inet.groups.has(group)
+    }
+
+    /// Sends to a group or to everybody.
+    fn send_to_many(&self, bytes: &[u8], route: &Route, sender: Credentials) -> Result<(), Errno> {
+        /// `IP_MULTICAST_LOOP` and `IPV6_MULTICAST_LOOP`: who switches it off is heard elsewhere only, and there is no elsewhere.
+        const IP_LOOP: (i32, i32) = (LEVEL_IP, 34);
+        const IPV6_LOOP: (i32, i32) = (LEVEL_IPV6, 19);
+        let to_group = route.to.ip().is_multicast();
+        let (level, name) = if route.to.is_ipv4() { IP_LOOP } else { IPV6_LOOP };
+        if to_group && self.base.options.lock().number(level, name) == Some(0) {
+            return Ok(());
+        }
+        for receiver in self.inet.udp.receivers(route.to, route.from).iter().filter_map(Weak::upgrade) {
+            if !to_group || receiver.hears(route.to.ip()) {
+                receiver.put(&mut Source::own(bytes), route, sender, &self.base)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a datagram to who receives what is sent there.
+    fn deliver(&self, source: &mut Source<'_>, route: &Route, sender: Credentials, connected: bool) -> Result<(), Errno> {
+        if groups::is_many(route.to) {
+            let bytes = source.take_vec(source.remaining())?;
+            return self.send_to_many(&bytes, route, sender);
+        }
+        match self.inet.udp.receiver(route.to, route.from).and_then(|receiver| receiver.upgrade()) {
+            Some(receiver) => receiver.put(source, route, sender, &self.base),
+            None => self.unreachable(source, route, connected),
+        }
+    }
+
+    /// Nobody has the port: what Linux learns from "port unreachable", and tells those who are connected or asked for it.
+    fn unreachable(&self, source: &mut Source<'_>, route: &Route, connected: bool) -> Result<(), Errno> {
+        let wants = {
+            let options = self.base.options.lock();
+            options.is_set(LEVEL_IP, IP_RECVERR) && route.to.is_ipv4() || options.is_set(LEVEL_IPV6, IPV6_RECVERR)
         };
-        if options.is_set(LEVEL_IP, IP_PKTINFO)
-            && let IpAddr::V4(ip) = received.about.to.ip()
-        {
-            put(LEVEL_IP, IP_PKTINFO, &[&interface::LOOPBACK_INDEX.to_ne_bytes()[..], &ip.octets(), &ip.octets()].concat());
+        if wants {
+            self.reports.unreachable(source.take_vec(source.remaining())?, route.to);
         }
-        if options.is_set(LEVEL_IP, IP_RECVTTL) {
-            put(LEVEL_IP, IP_TTL, &64i32.to_ne_bytes());
+        if wants || connected {
+            self.base.endpoint.set_error(Errno::ECONNREFUSED);
         }
-        if options.is_set(LEVEL_IP, IP_RECVTOS) {
-            put(LEVEL_IP, IP_TOS, &[0]);
-        }
-        if options.is_set(LEVEL_IPV6, IPV6_RECVPKTINFO) {
-            put(LEVEL_IPV6, IPV6_PKTINFO, &[&v6.octets()[..], &interface::LOOPBACK_INDEX.to_ne_bytes()].concat());
-        }
-        if options.is_set(LEVEL_IPV6, IPV6_RECVHOPLIMIT) {
-            put(LEVEL_IPV6, IPV6_HOPLIMIT, &64i32.to_ne_bytes());
-        }
-        if options.is_set(LEVEL_IPV6, IPV6_RECVTCLASS) {
-            put(LEVEL_IPV6, IPV6_TCLASS, &0i32.to_ne_bytes());
-        }
-        controls
+        source.limit(0);
+        Ok(())
+    }
+
+    /// Raw sockets see datagrams as packets.
+    fn show(&self, bytes: &[u8], route: &Route) {
+        let length = (bytes.len() + PACKET_HEADER) as u16;
+        let mut packet = [route.from.port().to_be_bytes(), route.to.port().to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
+        packet.extend(bytes);
+        self.inet.packets.show(route, UDP, &packet);
     }
 
     /// Own and peer's address, bytes that wait, and whether it is a v6 socket, for `/proc/net/udp`; none without a port.
@@ -218,48 +287,29 @@ impl Socket for UdpSocket {
         if length > LONGEST {
             return Err(Errno::EMSGSIZE);
         }
-        let (from, to, connected) = {
-            let mut state = self.state.lock();
-            if state.writes_ended {
-                return Err(Errno::EPIPE);
+        let (route, connected) = self.route(message)?;
+        if groups::is_many(route.to) || !self.inet.packets.is_empty() {
+            let bytes = source.take_vec(length)?;
+            if bytes.len() < length {
+                return Err(Errno::EFAULT);
             }
-            let to = self.destination(message.address, state.remote)?;
-            if let Some(errno) = self.base.endpoint.take_error() {
-                return Err(errno);
-            }
-            self.ensure_port(&mut state, message.task)?;
-            let ip = if state.local.ip().is_unspecified() || state.local.ip().is_multicast() {
-                address::source_for(to.ip())
-            } else {
-                state.local.ip()
-            };
-            (SocketAddr::new(ip, state.local.port()), to, state.remote == Some(to))
-        };
-        let Some(receiver) = self.inet.udp.receiver(to, from).and_then(|receiver| receiver.upgrade()) else {
-            // What Linux learns from "port unreachable", and tells connected sockets only.
-            if connected {
-                self.base.endpoint.set_error(Errno::ECONNREFUSED);
-            }
-            source.limit(0);
-            return Ok(length);
-        };
-        let make =
-            |bytes| Datagram { bytes, about: Route { from, to }, sender: message.sender, time: crate::time::realtime(), rights: None };
-        match receiver.inbox.put(source, receiver.capacity(), &self.base.endpoint, make) {
-            Ok(_) => receiver.base.endpoint.readable(),
-            // Nobody promised that it arrives.
-            Err(Errno::EAGAIN | Errno::ECONNREFUSED) => source.limit(0),
-            Err(errno) => return Err(errno),
+            self.show(&bytes, &route);
+            self.deliver(&mut Source::own(&bytes), &route, message.sender, connected)?;
+        } else {
+            self.deliver(source, &route, message.sender, connected)?;
         }
         Ok(length)
     }
 
     fn receive(&self, destination: &mut Destination<'_>, flags: u32) -> Result<Incoming, Errno> {
-        if flags & MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         if flags & MSG_ERRQUEUE != 0 {
-            return Err(Errno::EAGAIN);
+            let report = self.reports.take(self.base.domain, destination)?;
+            // The error was the report's.
+            self.base.endpoint.take_error();
+            if !self.reports.is_empty() {
+                self.base.endpoint.set_error(Errno::ECONNREFUSED);
+            }
+            return Ok(report);
         }
         if let Some(errno) = self.base.endpoint.take_error() {
             return Err(errno);
@@ -272,7 +322,7 @@ impl Socket for UdpSocket {
             count: received.count,
             length: received.length,
             address: Some(address::encode(self.base.domain, received.about.from)),
-            controls: self.controls(&received),
+            controls: ancillary::about(&self.base.options.lock(), self.base.domain, &received.about, received.time),
             flags: if received.length > received.count { MSG_TRUNC } else { 0 },
             ..Incoming::default()
         })
@@ -299,7 +349,13 @@ impl Socket for UdpSocket {
     }
 
     fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
-        let bound = self.state.lock().lease.is_some();
+        let bound = {
+            let mut state = self.state.lock();
+            if let Some(result) = state.membership.set_option(&self.inet.groups, self.base.domain, level, name, value) {
+                return result;
+            }
+            state.lease.is_some()
+        };
         match super::set_special(&self.base, bound, level, name, value) {
             Some(result) => result,
             None => options::set(&self.base, task, level, name, value),
@@ -307,7 +363,13 @@ impl Socket for UdpSocket {
     }
 
     fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
-        let connected = self.state.lock().remote.is_some();
+        let (connected, interface) = {
+            let state = self.state.lock();
+            (state.remote.is_some(), state.membership.interface())
+        };
+        if (level, name) == (LEVEL_IP, IP_MULTICAST_IF) {
+            return Ok(interface.octets().to_vec());
+        }
         super::special(&self.base, connected, level, name).unwrap_or_else(|| options::get(&self.base, level, name))
     }
 
@@ -317,7 +379,7 @@ impl Socket for UdpSocket {
             (state.reads_ended, state.writes_ended)
         };
         let mut events = PollEvents::OUT | PollEvents::WRNORM | PollEvents::WRBAND;
-        if self.base.endpoint.has_error() {
+        if self.base.endpoint.has_error() || !self.reports.is_empty() {
             events |= PollEvents::ERR;
         }
         if reads_ended || !self.inbox.is_empty() {
@@ -337,7 +399,11 @@ impl Socket for UdpSocket {
     }
 
     fn close(&self) {
-        let lease = self.state.lock().lease.take();
+        let lease = {
+            let mut state = self.state.lock();
+            state.membership.clear(&self.inet.groups);
+            state.lease.take()
+        };
         drop(lease);
         self.inbox.close();
     }

@@ -237,7 +237,8 @@ impl Socket for StreamSocket {
     }
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
-        if message.flags & MSG_OOB != 0 {
+        let urgent = message.flags & MSG_OOB != 0;
+        if urgent && (self.base.kind != Kind::Stream || source.remaining() == 0) {
             return Err(Errno::EOPNOTSUPP);
         }
         let addressed = message.address.is_some() && self.base.kind == Kind::Stream;
@@ -252,17 +253,24 @@ impl Socket for StreamSocket {
         {
             return Err(errno);
         }
+        if urgent {
+            return outgoing.write_urgent(source, message.sender, &mut message.rights);
+        }
         outgoing.write(source, message.sender, &mut message.rights)
     }
 
     fn receive(&self, destination: &mut Destination<'_>, flags: u32) -> Result<Incoming, Errno> {
-        if flags & MSG_OOB != 0 {
+        let packets = self.base.kind == Kind::SeqPacket;
+        if flags & MSG_OOB != 0 && packets {
             return Err(Errno::EOPNOTSUPP);
         }
-        let packets = self.base.kind == Kind::SeqPacket;
         let Some((incoming, _)) = self.channels() else {
             return Err(if packets { Errno::ENOTCONN } else { Errno::EINVAL });
         };
+        if flags & MSG_OOB != 0 {
+            let count = incoming.read_urgent(destination, flags & MSG_PEEK != 0)?;
+            return Ok(Incoming { flags: MSG_OOB, ..Incoming::bytes(count) });
+        }
         let wants_credentials = self.base.options.lock().has(raw_net::SO_PASSCRED);
         let taken = incoming.read(destination, flags & MSG_PEEK != 0, wants_credentials)?;
         let mut message = Incoming::bytes(taken.count);
@@ -305,6 +313,11 @@ impl Socket for StreamSocket {
 
     fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         options::set(&self.base, task, level, name, value)?;
+        if (level, name as u32) == (SOL_SOCKET, raw_net::SO_OOBINLINE)
+            && let Some((incoming, _)) = self.channels()
+        {
+            incoming.set_inline(self.base.options.lock().has(raw_net::SO_OOBINLINE));
+        }
         if level == SOL_SOCKET
             && matches!(name as u32, raw_net::SO_SNDBUF | raw_net::SO_SNDBUFFORCE)
             && let Some((_, outgoing)) = self.channels()
@@ -342,6 +355,9 @@ impl Socket for StreamSocket {
         let reads_end = incoming.writer_done || incoming.reader_done;
         let writes_end = outgoing.writer_done || outgoing.reader_done;
         let mut events = error;
+        if incoming.urgent {
+            events |= PollEvents::PRI;
+        }
         if incoming.readable || reads_end {
             events |= IN;
         }
@@ -359,6 +375,9 @@ impl Socket for StreamSocket {
 
     fn ioctl(&self, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
         let length = match (request, self.channels()) {
+            (raw_ioctl::SIOCATMARK, channels) if self.base.kind == Kind::Stream => {
+                usize::from(channels.is_some_and(|(incoming, _)| incoming.at_mark()))
+            }
             (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.length(),
             (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
             (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => return Err(Errno::EINVAL),
