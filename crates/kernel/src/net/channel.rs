@@ -238,7 +238,7 @@ impl Channel {
         state.starved |= for_writer && !room;
         Status {
             bytes: state.bytes,
-            readable: !state.segments.is_empty() && !(state.bytes == 1 && state.urgent.skips_next()),
+            readable: !(state.segments.is_empty() || state.bytes == 1 && state.urgent.skips_next()),
             room,
             writer_done: state.writer_done,
             reader_done: state.reader_done,
