@@ -8,12 +8,13 @@ import os
 import sys
 from pathlib import Path
 
-from bench import exchange, idle, keep_alive, memory, peers, roundtrips, sdk, servers, start, work
+from bench import crowd, exchange, idle, keep_alive, memory, peers, roundtrips, sdk, servers, start, work
 from bench.ground import Ground
 
 TABLES = {
     "start": start,
     "memory": memory,
+    "crowd": crowd,
     "roundtrips": roundtrips,
     "exchange": exchange,
     "idle": idle,

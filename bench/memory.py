@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SETTLE = 2.0
 """Seconds that a runtime has to finish its start."""
-TARGET = 6.0
+TARGET = 3.5
 
 
 def measure(peers: list[Peer]) -> Table:

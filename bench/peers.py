@@ -139,9 +139,13 @@ class Peer:
         """Prepares a start of a program by its path in the root."""
         raise NotImplementedError
 
-    def launch_shell(self, script: str) -> Launch:
-        """Prepares a start of bash with the host's programs and [`ENVIRONMENT`] everywhere."""
+    def launch_host(self, argv: list[str]) -> Launch:
+        """Prepares a start of one of the host's programs, with [`ENVIRONMENT`] everywhere."""
         raise NotImplementedError
+
+    def launch_shell(self, script: str) -> Launch:
+        """Prepares a start of the host's bash."""
+        return self.launch_host(["bash", "-c", script])
 
     def path_of(self, path: str) -> str:
         """A path in the root as the program sees it."""
@@ -161,9 +165,9 @@ class Native(Peer):
         """The program from the root directory, with the host's libraries, which are the same."""
         return Launch([self.path_of(argv[0]), *argv[1:]])
 
-    def launch_shell(self, script: str) -> Launch:
+    def launch_host(self, argv: list[str]) -> Launch:
         """The host's own."""
-        return Launch(["bash", "-c", script], environment=ENVIRONMENT)
+        return Launch(argv, environment=ENVIRONMENT)
 
     def path_of(self, path: str) -> str:
         """The path on the host."""
@@ -195,9 +199,9 @@ class Cloudpilot(Peer):
         """What the Python package would start, without Python."""
         return self._run(argv, {"PATH": "/bin"}, {"kind": "directory", "path": str(self.ground.root)})
 
-    def launch_shell(self, script: str) -> Launch:
+    def launch_host(self, argv: list[str]) -> Launch:
         """With the host's root, as it is by default."""
-        return self._run(["bash", "-c", script], ENVIRONMENT, {"kind": "host"})
+        return self._run(argv, ENVIRONMENT, {"kind": "host"})
 
     def _run(self, argv: list[str], environment: dict[str, str], root: dict[str, str]) -> Launch:
         identity = f"bench-{os.getpid()}-{next(_numbers)}"
@@ -225,10 +229,10 @@ class Runtime(Peer):
         """A bundle for the program, in the foreground."""
         return self._run(argv, str(self.ground.root), {})
 
-    def launch_shell(self, script: str) -> Launch:
+    def launch_host(self, argv: list[str]) -> Launch:
         """Over a root that shows the host's programs."""
         changes = {"env": [f"{name}={value}" for name, value in ENVIRONMENT.items()]}
-        return self._run(["bash", "-c", script], str(self.ground.host_root()), changes)
+        return self._run(argv, str(self.ground.host_root()), changes)
 
     def _run(self, argv: list[str], root: str, changes: dict[str, list[str]]) -> Launch:
         bundle = self.ground.path / f"{self.name}-{hashlib.sha256(repr(argv).encode()).hexdigest()[:16]}"

@@ -22,11 +22,21 @@ def _parents() -> dict[int, int]:
 
 def tree(pid: int) -> list[int]:
     """A process and all its descendants."""
-    parents = _parents()
-    found = [pid]
-    for ancestor in found:
-        found += [child for child, parent in parents.items() if parent == ancestor]
-    return found
+    return trees([pid])[0]
+
+
+def trees(pids: list[int]) -> list[list[int]]:
+    """Of each process, itself and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for child, parent in _parents().items():
+        children.setdefault(parent, []).append(child)
+    result = []
+    for pid in pids:
+        found = [pid]
+        for ancestor in found:
+            found += children.get(ancestor, [])
+        result.append(found)
+    return result
 
 
 def proportional_memory(pids: list[int]) -> int:

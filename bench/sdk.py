@@ -25,6 +25,25 @@ for _ in range(11):
 print(*(statistics.median(column) / 1e6 for column in zip(*times[1:])))
 """
 
+POOL_TARGET = 3.0
+"""Milliseconds from a pool's sandbox to the first output of its first command."""
+FROM_POOL = """
+import statistics, time
+from cloudpilot import Pool
+times = []
+with Pool(2) as pool:
+    for _ in range(11):
+        pool.wait()
+        time.sleep(0.3)
+        before = time.perf_counter_ns()
+        sandbox = pool.create()
+        created = time.perf_counter_ns()
+        assert sandbox.commands.run("echo hello").stdout == "hello\\n"
+        times.append((created - before, time.perf_counter_ns() - before))
+        sandbox.kill()
+print(*(statistics.median(column) / 1e6 for column in zip(*times[1:])))
+"""
+
 
 def start(code: str) -> float:
     """Milliseconds in which Python runs something."""
@@ -48,13 +67,21 @@ def measure(_peers: object = None) -> Table:
         Row("start of Python, with the import", "ms", {NATIVE: Cell(bare), OURS: Cell(whole)}),
         Row("the import alone", "ms", {OURS: Cell(max(0.0, whole - bare))}, Target(limit=IMPORT_TARGET)),
     ]
-    answer = subprocess.run([sys.executable, "-c", FIRST_OUTPUT], capture_output=True, text=True, check=False, timeout=PATIENCE)
-    if answer.returncode == 0:
-        created, output = map(float, answer.stdout.split())
-        cells = [Cell(created), Cell(output)]
-    else:
-        reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-        cells = [Cell(reason=f"does not run here ({reason[:100]})")] * 2
-    rows.append(Row("Sandbox.create()", "ms", {OURS: cells[0]}))
-    rows.append(Row("Sandbox.create() to the first output of a command", "ms", {OURS: cells[1]}))
+    created, output = _two_numbers(FIRST_OUTPUT)
+    rows.append(Row("Sandbox.create()", "ms", {OURS: created}))
+    rows.append(Row("Sandbox.create() to the first output of a command", "ms", {OURS: output}))
+    created, output = _two_numbers(FROM_POOL)
+    rows.append(Row("pool.create()", "ms", {OURS: created}))
+    rows.append(Row("pool.create() to the first output of a command", "ms", {OURS: output}, Target(limit=POOL_TARGET)))
     return Table(f"Python package, medians of {ROUNDS} and 10 rounds", rows)
+
+
+def _two_numbers(code: str) -> tuple[Cell, Cell]:
+    """Runs Python that prints two numbers."""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    if answer.returncode == 0:
+        first, second = map(float, answer.stdout.split())
+        return Cell(first), Cell(second)
+    reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+    cell = Cell(reason=f"does not run here ({reason[:100]})")
+    return cell, cell
