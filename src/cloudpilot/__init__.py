@@ -95,6 +95,9 @@ if TYPE_CHECKING:
         SandboxInfo as SandboxInfo,
     )
     from cloudpilot.types import (
+        SandboxMetrics as SandboxMetrics,
+    )
+    from cloudpilot.types import (
         SandboxState as SandboxState,
     )
     from cloudpilot.types import (
@@ -130,6 +133,7 @@ _MODULES = {
         "ProcessInfo",
         "PtySize",
         "SandboxInfo",
+        "SandboxMetrics",
         "SandboxState",
         "WriteEntry",
         "WriteInfo",

@@ -24,6 +24,7 @@ from cloudpilot.types import (
     ProcessInfo,
     PtySize,
     SandboxInfo,
+    SandboxMetrics,
     WriteEntry,
     WriteInfo,
 )
@@ -463,6 +464,10 @@ class AsyncSandbox:
     async def get_info(self) -> SandboxInfo:
         """What it is."""
         return self._session.info()
+
+    async def get_metrics(self) -> SandboxMetrics:
+        """What it has used until now."""
+        return await Driven(self._session.metrics())
 
     async def __aenter__(self) -> Self:
         return self

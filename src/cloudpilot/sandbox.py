@@ -20,6 +20,7 @@ from cloudpilot.types import (
     ProcessInfo,
     PtySize,
     SandboxInfo,
+    SandboxMetrics,
     WriteEntry,
     WriteInfo,
 )
@@ -429,6 +430,10 @@ class Sandbox:
     def get_info(self) -> SandboxInfo:
         """What it is."""
         return self._session.info()
+
+    def get_metrics(self) -> SandboxMetrics:
+        """What it has used until now."""
+        return drive(self._session.metrics())
 
     def __enter__(self) -> Self:
         return self

@@ -206,3 +206,44 @@ class SandboxInfo:
     started_at: datetime
     end_at: datetime | None
     state: SandboxState = SandboxState.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxMetrics:
+    """What a sandbox has used until now. The first five names are E2B's.
+
+    Attributes:
+        timestamp: When that was.
+        cpu_used_pct: Processor time since the last question, or since the start, in percent of one CPU.
+        cpu_count: CPUs that it is told of.
+        mem_used: Guest memory in use, bytes.
+        mem_total: Its limit.
+        cpu_seconds: Processor time in all, in programs and in the kernel on their behalf.
+        processes: Processes inside.
+        threads: Threads inside.
+        storage_read_bytes: Read from files of the host: volumes and the read-only root.
+        storage_written_bytes: Written to volumes.
+        storage_reads: Calls that read from there.
+        storage_writes: Calls that wrote there.
+        network_received_bytes: Received over connections that leave the sandbox.
+        network_sent_bytes: Sent over them.
+        network_received_packets: Messages, and pieces of streams, that were received.
+        network_sent_packets: The same for those that were sent.
+    """
+
+    timestamp: datetime
+    cpu_used_pct: float
+    cpu_count: int
+    mem_used: int
+    mem_total: int
+    cpu_seconds: float
+    processes: int
+    threads: int
+    storage_read_bytes: int
+    storage_written_bytes: int
+    storage_reads: int
+    storage_writes: int
+    network_received_bytes: int
+    network_sent_bytes: int
+    network_received_packets: int
+    network_sent_packets: int

@@ -48,7 +48,10 @@ def test_a_sandbox(service: Service) -> None:
     assert service.request("PUT", f"{path}/files?path=/tmp/f", b"contents")[1] == {"path": "/tmp/f", "size": 8}
     assert service.request("GET", f"{path}/files?path=/tmp/f")[1] == b"contents"
     assert _refused(service, "GET", f"{path}/files?path=/tmp/none", status=404)["code"] == "not_found"
-    assert service.request("GET", f"{path}/stats")[1]["memory_bytes"] > 0
+    stats = service.request("GET", f"{path}/stats")[1]
+    assert stats["memory_bytes"] > 0
+    assert stats["storage"]["read_bytes"] > 0
+    assert stats["network"] == {"received_bytes": 0, "sent_bytes": 0, "received_packets": 0, "sent_packets": 0}
     assert any("started" in line["message"] for line in service.request("GET", f"{path}/log")[1]["lines"])
     before = service.request("GET", path)[1]["end_at"]
     assert service.request("PATCH", path, {"timeout": 1000})[1]["end_at"] > before + 800

@@ -34,6 +34,8 @@ pub struct System {
     pub dead_user_ns: AtomicU64,
     /// See [`dead_user_ns`](Self::dead_user_ns).
     pub dead_system_ns: AtomicU64,
+    /// What tasks that are gone read, wrote, sent and received.
+    pub dead_activity: Mutex<crate::task::activity::Activity>,
 }
 
 impl Default for System {
@@ -55,6 +57,7 @@ impl System {
             forks: AtomicU64::new(0),
             dead_user_ns: AtomicU64::new(0),
             dead_system_ns: AtomicU64::new(0),
+            dead_activity: Mutex::default(),
         }
     }
 

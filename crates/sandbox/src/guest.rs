@@ -8,6 +8,7 @@ use cloudpilot_kernel::Kernel;
 use cloudpilot_kernel::config::{BootConfig, Network, Program, User};
 use cloudpilot_kernel::fs::proc::command_line;
 use cloudpilot_kernel::task::Process;
+use cloudpilot_kernel::task::activity::Flow;
 use cloudpilot_kernel::task::spawn::SpawnError;
 use cloudpilot_kernel::tty::termios::Winsize;
 use cloudpilot_kernel::{signal, syscall};
@@ -146,11 +147,17 @@ impl Machine for Guest {
         let name = |number: u32| names.iter().find(|entry| entry.0 == number).map_or("?", |entry| entry.1);
         let unsupported: serde_json::Map<String, Value> =
             kernel.unsupported.counts().into_iter().map(|(number, count)| (name(number).to_owned(), json!(count))).collect();
+        let activity = kernel.activity();
         json!({
             "memory_bytes": kernel.memory.bytes_in_use(),
             "memory_limit_bytes": kernel.limits.memory_bytes,
             "cpu_user_ns": user,
             "cpu_system_ns": system,
+            "io": flow(activity.calls, ["read_bytes", "written_bytes", "reads", "writes"]),
+            "storage": flow(activity.storage, ["read_bytes", "written_bytes", "reads", "writes"]),
+            "network": flow(activity.network, ["received_bytes", "sent_bytes", "received_packets", "sent_packets"]),
+            "loopback": flow(activity.loopback, ["received_bytes", "sent_bytes", "received_packets", "sent_packets"]),
+            "cpus": kernel.cpu_count(),
             "processes": kernel.tasks.processes().len() - 1,
             "threads": kernel.tasks.count() - 1,
             "processes_limit": kernel.limits.processes,
@@ -163,6 +170,12 @@ impl Machine for Guest {
     fn files(&self) -> &dyn Files {
         &self.files
     }
+}
+
+/// Bytes in and out, operations in and out, by names.
+fn flow(flow: Flow, names: [&str; 4]) -> Value {
+    let values = [flow.bytes_in, flow.bytes_out, flow.operations_in, flow.operations_out];
+    names.into_iter().zip(values).map(|(name, value)| (name.to_owned(), json!(value))).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn cpu_time(kernel: &Kernel) -> (u64, u64) {

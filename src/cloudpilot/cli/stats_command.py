@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     if given.json:
         table.print_json(results)
     else:
-        heads = ("ID", "NAME", "HOST MEMORY", "HOST CPU", "GUEST MEMORY", "PROCESSES")
+        heads = ("ID", "NAME", "HOST MEMORY", "HOST CPU", "GUEST MEMORY", "PROCESSES", "READ", "WRITTEN", "RECEIVED", "SENT")
         table.print_table(heads, [_row(result) for result in results])
     return status
 
@@ -83,6 +83,8 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         f"{host['cpu_seconds']:.2f} s",
         _size(guest.get("memory_bytes")),
         str(guest.get("processes", "-")),
+        *(_size(guest.get("storage", {}).get(name)) for name in ("read_bytes", "written_bytes")),
+        *(_size(guest.get("network", {}).get(name)) for name in ("received_bytes", "sent_bytes")),
     )
 
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cloudpilot.engine import config, paths, records, wall
-from cloudpilot.engine.client import REQUEST_TIMEOUT, Client
+from cloudpilot.engine.client import REQUEST_TIMEOUT, Client, sense
 from cloudpilot.engine.pending import Pending
 from cloudpilot.engine.reactor import reactor
 from cloudpilot.errors import InvalidArgumentException, SandboxEndedException, SandboxException, TimeoutException
-from cloudpilot.types import SandboxInfo
+from cloudpilot.types import SandboxInfo, SandboxMetrics
 
 if TYPE_CHECKING:
     from cloudpilot.core.command import Command
@@ -36,6 +36,8 @@ class Session:
         self.watches: dict[int, Callable[[dict[str, Any]], None]] = {}
         self.closed: Pending[SandboxException] = Pending()
         self.shell = "/bin/bash"
+        self._asked: tuple[float, float] | None = None
+        """When somebody last asked for figures, and the processor seconds that had been spent then."""
         self.client = Client(sandbox_id, self._event, self._hung_up)
         if life is not None:
             life.gone.then(lambda: self._end(life.gone.result()))
@@ -92,6 +94,35 @@ class Session:
                 return False
             raise
         return True
+
+    async def metrics(self) -> SandboxMetrics:
+        """What it has used until now."""
+        answer = await self.client.call("stats", {})
+        now = time.time()
+        with sense():
+            spent = (int(answer["cpu_user_ns"]) + int(answer["cpu_system_ns"])) / 1e9
+            record = records.read(self.id) if self._asked is None else None
+            asked, before = self._asked or (record.created if record else now, 0.0)
+            self._asked = now, spent
+            storage, network = answer["storage"], answer["network"]
+            return SandboxMetrics(
+                timestamp=datetime.fromtimestamp(now, UTC),
+                cpu_used_pct=round(100 * max(0.0, spent - before) / max(1e-3, now - asked), 2),
+                cpu_count=int(answer["cpus"]),
+                mem_used=int(answer["memory_bytes"]),
+                mem_total=int(answer["memory_limit_bytes"]),
+                cpu_seconds=spent,
+                processes=int(answer["processes"]),
+                threads=int(answer["threads"]),
+                storage_read_bytes=int(storage["read_bytes"]),
+                storage_written_bytes=int(storage["written_bytes"]),
+                storage_reads=int(storage["reads"]),
+                storage_writes=int(storage["writes"]),
+                network_received_bytes=int(network["received_bytes"]),
+                network_sent_bytes=int(network["sent_bytes"]),
+                network_received_packets=int(network["received_packets"]),
+                network_sent_packets=int(network["sent_packets"]),
+            )
 
     def set_timeout(self, seconds: float | None) -> None:
         """Lets the sandbox live for that long from now."""

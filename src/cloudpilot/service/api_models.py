@@ -119,6 +119,24 @@ class Written(BaseModel):
     size: int
 
 
+class StorageUse(BaseModel):
+    """What a sandbox moved from and to files of the host: volumes and its read-only root."""
+
+    read_bytes: int
+    written_bytes: int
+    reads: int
+    writes: int
+
+
+class NetworkUse(BaseModel):
+    """What a sandbox moved over connections that leave it; a piece of a stream counts as a packet."""
+
+    received_bytes: int
+    sent_bytes: int
+    received_packets: int
+    sent_packets: int
+
+
 class Stats(BaseModel):
     """Figures of a sandbox."""
 
@@ -127,6 +145,8 @@ class Stats(BaseModel):
     memory_bytes: int
     memory_limit_bytes: int
     processes: int
+    storage: StorageUse
+    network: NetworkUse
 
 
 class LogLine(BaseModel):

@@ -398,6 +398,8 @@ class Sandboxes:
             "memory_bytes": int(stats["memory_bytes"]),
             "memory_limit_bytes": int(stats["memory_limit_bytes"]),
             "processes": int(stats["processes"]),
+            "storage": {name: int(value) for name, value in stats["storage"].items()},
+            "network": {name: int(value) for name, value in stats["network"].items()},
         }
         sandbox.samples.append(sample)
         return sample

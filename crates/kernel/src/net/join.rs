@@ -12,6 +12,7 @@ use super::message::{Credentials, Outgoing};
 use super::{Net, Shutdown, Socket};
 use crate::host::{HostDescriptor, errno};
 use crate::io::{Destination, Source};
+use crate::task::activity::{Direction, FlowCounter};
 use crate::wait::{Parker, PollEvents};
 
 /// Bytes on their way in each direction, beside what the sockets hold.
@@ -28,7 +29,7 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 pub fn join(net: &Net, port: u16, host: OwnedFd, when_over: Box<dyn Send>) -> Result<(), Errno> {
     let guest = connect(net, raw_net::AF_INET, IpAddr::V4(Ipv4Addr::LOCALHOST), port)
         .or_else(|_| connect(net, raw_net::AF_INET6, IpAddr::V6(Ipv6Addr::LOCALHOST), port))?;
-    start(guest, HostDescriptor::new(host), when_over)
+    start(net, guest, HostDescriptor::new(host), when_over)
 }
 
 /// Listens on a port of the loopback interface for the outside; programs inside can connect from now on, and nobody else can listen there.
@@ -61,7 +62,7 @@ pub fn accept(net: &Net, port: u16, host: OwnedFd, when_over: Box<dyn Send>) -> 
     if result.is_err() {
         listener.queue().notify(PollEvents::IN);
     }
-    start(result?.socket, host, when_over)
+    start(net, result?.socket, host, when_over)
 }
 
 fn listener(net: &Net, port: u16) -> Result<Arc<TcpSocket>, Errno> {
@@ -79,8 +80,9 @@ fn listener(net: &Net, port: u16) -> Result<Arc<TcpSocket>, Errno> {
     Ok(listener)
 }
 
-fn start(guest: Arc<dyn Socket>, host: Arc<HostDescriptor>, when_over: Box<dyn Send>) -> Result<(), Errno> {
-    let joint = Joint { guest, host, parker: Arc::default(), inward: Flow::default(), outward: Flow::default() };
+fn start(net: &Net, guest: Arc<dyn Socket>, host: Arc<HostDescriptor>, when_over: Box<dyn Send>) -> Result<(), Errno> {
+    let joint =
+        Joint { guest, host, traffic: Arc::clone(&net.joined), parker: Arc::default(), inward: Flow::default(), outward: Flow::default() };
     let work = move || {
         let _when_over = when_over;
         joint.run();
@@ -172,6 +174,7 @@ impl Flow {
 struct Joint {
     guest: Arc<dyn Socket>,
     host: Arc<HostDescriptor>,
+    traffic: Arc<FlowCounter>,
     parker: Arc<Parker>,
     inward: Flow,
     outward: Flow,
@@ -199,10 +202,13 @@ impl Joint {
     }
 
     fn step(&mut self) -> Result<bool, Errno> {
-        let (guest, host) = (&self.guest, &self.host);
+        let (guest, host, traffic) = (&self.guest, &self.host, &self.traffic);
         let inward = self.inward.step(
             |buffer| rustix::net::recv(host.fd(), buffer, RecvFlags::DONTWAIT).map(|(count, _)| count).map_err(errno),
-            |bytes| guest.send(&mut Source::own(bytes), &mut Outgoing::plain(Credentials::default())),
+            |bytes| {
+                let sent = guest.send(&mut Source::own(bytes), &mut Outgoing::plain(Credentials::default()));
+                sent.inspect(|&count| traffic.count_shared(Direction::In, count))
+            },
             || {
                 // A peer that has closed already needs no telling.
                 let _ = guest.shutdown(Shutdown { read: false, write: true });
@@ -210,7 +216,10 @@ impl Joint {
         )?;
         let outward = self.outward.step(
             |buffer| guest.receive(&mut Destination::own(buffer), 0).map(|message| message.count),
-            |bytes| rustix::net::send(host.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno),
+            |bytes| {
+                let sent = rustix::net::send(host.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno);
+                sent.inspect(|&count| traffic.count_shared(Direction::Out, count))
+            },
             || {
                 let _ = rustix::net::shutdown(host.fd(), rustix::net::Shutdown::Write);
             },

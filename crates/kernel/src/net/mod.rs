@@ -27,13 +27,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use cloudpilot_abi::{Errno, raw};
+use cloudpilot_abi::{Errno, raw, raw_net};
 use parking_lot::Mutex;
 
 use crate::io::{Destination, Source};
 use crate::task::Task;
+use crate::task::activity::FlowCounter;
 use crate::vfs::anonymous::AnonymousInode;
-use crate::vfs::file::{File, FileOps};
+use crate::vfs::file::{File, FileOps, Traffic};
 use crate::vfs::inode::{FileType, Inode, SetAttributes};
 use crate::wait::{PollEvents, WaitQueue};
 use message::{Credentials, Incoming, Outgoing};
@@ -48,6 +49,8 @@ pub struct Net {
     pub inet: Arc<inet::Inet>,
     /// Numbers of netlink sockets.
     pub netlink: Arc<netlink::Numbers>,
+    /// What went over connections between the outside and ports inside.
+    pub joined: Arc<FlowCounter>,
     /// Ports on which the outside listens.
     pub outside: Mutex<HashMap<u16, Arc<inet::TcpSocket>>>,
     /// Files that travel in messages.
@@ -176,6 +179,14 @@ pub trait Socket: Any + Send + Sync {
     /// The common part.
     fn base(&self) -> &Base;
 
+    /// What its bytes count as.
+    fn traffic(&self) -> Traffic {
+        match self.base().domain {
+            raw_net::AF_INET | raw_net::AF_INET6 => Traffic::Loopback,
+            _ => Traffic::Memory,
+        }
+    }
+
     /// For those who need the concrete type (the other end of `connect`).
     fn as_any(&self) -> &dyn Any;
 
@@ -289,6 +300,10 @@ pub fn of_file(file: &File) -> Result<&Arc<dyn Socket>, Errno> {
 impl FileOps for SocketFile {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.socket.traffic()
     }
 
     fn read(&self, _file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {

@@ -9,6 +9,7 @@ use super::inet::tcp_info::TcpState;
 use super::unix::Bound;
 use super::{Base, Net, Socket, interface};
 use crate::config::Network;
+use crate::task::activity::Activity;
 
 const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 const HEAD6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
@@ -128,13 +129,15 @@ pub fn snmp(net: &Net) -> String {
 }
 
 /// `/proc/net/dev`. Nothing is counted: nothing passes an interface.
-pub fn dev(network: Network) -> String {
+pub fn dev(network: Network, activity: &Activity) -> String {
     let mut text = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n".to_owned();
     for interface in interface::all(network) {
         let name = String::from_utf8_lossy(interface.name);
+        let flow = if interface.index == interface::LOOPBACK_INDEX { activity.loopback } else { activity.network };
         let _ = writeln!(
             text,
-            "{name:>6}:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0"
+            "{name:>6}: {:7} {:7}    0    0    0     0          0         0 {:8} {:7}    0    0    0     0       0          0",
+            flow.bytes_in, flow.operations_in, flow.bytes_out, flow.operations_out
         );
     }
     text

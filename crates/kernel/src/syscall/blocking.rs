@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, raw};
 
 use crate::io::{Destination, Source};
+use crate::task::activity::Direction;
 use crate::task::{Credentials, Task};
 use crate::vfs::file::{File, FileOps, OWN_POSITION};
 use crate::vfs::inode::{FileType, Inode, SetAttributes};
@@ -91,6 +92,7 @@ pub fn read(task: &Task, file: &File, destination: &mut Destination<'_>, at: Opt
         Err(Errno::EAGAIN) if !(nonblocking || file.nonblocking()) => read_waiting(task, file, destination, at),
         result => result,
     };
+    task.counters.call(file, Direction::In, &result);
     if let Ok(1..) = result {
         watch::file_event(file, raw::IN_ACCESS);
     }
@@ -163,6 +165,7 @@ pub fn write(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>,
             }
         }
     };
+    task.counters.call(file, Direction::Out, &result);
     if let Ok(1..) = result {
         watch::file_event(file, raw::IN_MODIFY);
         if file.inode.file_type() == FileType::Regular {

@@ -17,6 +17,7 @@ use crate::net::options::SOL_SOCKET;
 use crate::net::rights::{MAX_IN_MESSAGE, Rights};
 use crate::net::{self, Kind, Socket};
 use crate::task::Task;
+use crate::task::activity::Direction;
 use crate::task::user_memory::MAX_TRANSFER;
 use crate::vfs::file::File;
 use crate::wait::PollEvents;
@@ -78,6 +79,7 @@ fn send(task: &Task, file: &File, source: &mut Source<'_>, message: &mut Outgoin
         match blocking::retry(task, &*file.ops, PollEvents::WRITE, nonblocking, deadline, || socket.send(source, message)) {
             Ok(count) => {
                 total += count;
+                task.counters.traffic(socket.traffic(), Direction::Out, count);
                 if count == 0 || source.remaining() == 0 || !stream {
                     return Ok(total);
                 }
@@ -109,6 +111,9 @@ fn receive(task: &Task, file: &File, destination: &mut Destination<'_>, flags: u
             // The end, an error or a signal: what came so far counts.
             Ok(_) | Err(_) => break,
         }
+    }
+    if flags & MSG_PEEK == 0 {
+        task.counters.traffic(socket.traffic(), Direction::In, all.count);
     }
     Ok(all)
 }

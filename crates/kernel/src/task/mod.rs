@@ -3,6 +3,7 @@
 //! Lock order: the process table, then a process's `family`, then its `signals`, then a task's own locks (`signals`, `credentials`, `files`, …). A
 //! task's `cpu` is taken by its own kernel thread around everything that touches the guest thread; others only try.
 
+pub mod activity;
 pub mod clone;
 pub mod credentials;
 pub mod exec;
@@ -122,6 +123,8 @@ pub struct Task {
     pub guest_since: AtomicU64,
     /// See [`user_ns`](Self::user_ns).
     pub system_ns: AtomicU64,
+    /// What it read, wrote, sent and received.
+    pub counters: activity::Counters,
     /// Nanoseconds slept in the kernel since the last stop.
     pub slept_ns: AtomicU64,
     /// Policy, priority, affinity, personality; inherited by clone.
@@ -195,6 +198,7 @@ impl Task {
             user_ns: AtomicU64::new(0),
             guest_since: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
+            counters: Default::default(),
             slept_ns: AtomicU64::new(0),
             scheduling: Mutex::new(parts.scheduling),
             ptrace: Default::default(),

@@ -14,6 +14,8 @@ pub struct ProcessUsage {
     pub dead_threads: Amount,
     /// Children that were waited for, with theirs.
     pub children: Amount,
+    /// What threads that exited read, wrote, sent and received.
+    pub dead_activity: super::activity::Activity,
 }
 
 /// An amount of use.
@@ -141,6 +143,7 @@ pub fn thread_exits(task: &Task) {
     let amount = amount(task);
     task.kernel.system.add_dead_times(amount.user_ns, amount.system_ns);
     task.process.usage.lock().dead_threads.add(amount);
+    super::activity::thread_exits(task);
 }
 
 /// A child was waited for: its use and its children's go to the parent.

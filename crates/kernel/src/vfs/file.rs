@@ -20,11 +20,29 @@ use crate::mm::Mapping;
 use crate::task::Task;
 use crate::wait::{PollEvents, WaitQueue};
 
+/// What the bytes of a file count as, where the sandbox's use of resources is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Memory of the sandbox, or nothing that anybody counts: pipes, terminals, generated files.
+    Memory,
+    /// Files of the host.
+    Storage,
+    /// The loopback.
+    Loopback,
+    /// What is outside of the sandbox.
+    Network,
+}
+
 /// Operations of an open file. Nothing here blocks: what would, answers `EAGAIN` and announces readiness on [`queue`](Self::queue);
 /// the system-call layer waits and tries again unless `O_NONBLOCK` is set.
 pub trait FileOps: Any + Send + Sync {
     /// For callers that need the concrete type (sockets, epoll, ptys).
     fn as_any(&self) -> &dyn Any;
+
+    /// What its bytes count as.
+    fn traffic(&self) -> Traffic {
+        Traffic::Memory
+    }
 
     /// Reads at `offset`, which files without positions ignore. 0 is the end.
     fn read(&self, _file: &File, _destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {

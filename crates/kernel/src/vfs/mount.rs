@@ -89,6 +89,7 @@ impl Mounts {
 
     /// Attaches a mount at a place.
     pub fn attach(&self, mount: &Arc<Mount>, place: Path) {
+        place.name.keep();
         let mut table = self.table.write();
         *mount.place.write() = Some(place.clone());
         table.covers.insert(key(&place), Arc::clone(mount));

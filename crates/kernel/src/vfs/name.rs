@@ -21,6 +21,8 @@ pub struct Name {
     /// Names below that somebody holds, so that each has one identity (mounts and working directories hang on it).
     children: Mutex<HashMap<Box<[u8]>, Weak<Name>>>,
     deleted: AtomicBool,
+    /// Something was mounted here or below: while it is, the name stays what it is, even where every look-up makes names anew.
+    kept: AtomicBool,
 }
 
 impl Name {
@@ -30,7 +32,13 @@ impl Name {
     }
 
     fn new(inode: Arc<dyn Inode>, place: Option<(Arc<Name>, Box<[u8]>)>) -> Arc<Self> {
-        Arc::new(Self { inode, place: RwLock::new(place), children: Mutex::default(), deleted: AtomicBool::new(false) })
+        Arc::new(Self {
+            inode,
+            place: RwLock::new(place),
+            children: Mutex::default(),
+            deleted: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
+        })
     }
 
     /// A name for an inode that no directory lists (`O_TMPFILE`): it prints as deleted.
@@ -43,11 +51,23 @@ impl Name {
     /// Finds a name in this directory.
     pub fn child(self: &Arc<Self>, component: &[u8]) -> Result<Arc<Self>, Errno> {
         let stable = self.inode.names_are_stable();
-        if stable && let Some(child) = self.children.lock().get(component).and_then(Weak::upgrade) {
-            return Ok(child);
+        if stable || self.kept.load(Ordering::Relaxed) {
+            let child = self.children.lock().get(component).and_then(Weak::upgrade);
+            if let Some(child) = child.filter(|child| stable || child.kept.load(Ordering::Relaxed)) {
+                return Ok(child);
+            }
         }
         let inode = self.inode.lookup(component)?;
         Ok(self.adopt(component, inode))
+    }
+
+    /// Something is mounted here: those who look the name up, and the names above it, find this one.
+    pub fn keep(self: &Arc<Self>) {
+        let mut next = Some(Arc::clone(self));
+        while let Some(name) = next {
+            name.kept.store(true, Ordering::Relaxed);
+            next = name.parent();
+        }
     }
 
     /// The name for an inode just found or made under `component`; the one that exists already if there is one.

@@ -31,7 +31,7 @@ fn report(subject: &Subject, make: fn(&Kernel) -> Vec<u8>) -> Plan {
 
 const LISTING: Listing<Subject> = &[
     ("arp", FileType::Regular, |_| table(ARP)),
-    ("dev", FileType::Regular, |subject| report(subject, |kernel| report::dev(kernel.network).into_bytes())),
+    ("dev", FileType::Regular, |subject| report(subject, |kernel| report::dev(kernel.network, &kernel.activity()).into_bytes())),
     ("if_inet6", FileType::Regular, |subject| report(subject, |kernel| report::if_inet6(kernel.network).into_bytes())),
     ("ipv6_route", FileType::Regular, |_| table("")),
     ("netlink", FileType::Regular, |_| table(NETLINK)),

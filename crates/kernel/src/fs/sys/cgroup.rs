@@ -7,6 +7,7 @@ use super::{Machine, made, text};
 use crate::Kernel;
 use crate::fs::generated::{Filesystem, Fixed, Listing, Node, Plan};
 use crate::fs::proc::cpu_list;
+use crate::task::activity::Flow;
 use crate::vfs::Inode;
 use crate::vfs::inode::FileType;
 
@@ -81,6 +82,15 @@ fn memory_stat(kernel: &Arc<Kernel>) -> String {
     rows.iter().map(|(label, value)| format!("{label} {value}\n")).collect()
 }
 
+/// Of files of the host, as one device: nothing is told of where they lie.
+fn io_stat(kernel: &Arc<Kernel>) -> String {
+    let Flow { bytes_in, bytes_out, operations_in, operations_out } = kernel.activity().storage;
+    if operations_in + operations_out == 0 {
+        return String::new();
+    }
+    format!("254:0 rbytes={bytes_in} wbytes={bytes_out} rios={operations_in} wios={operations_out} dbytes=0 dios=0\n")
+}
+
 fn tasks(kernel: &Arc<Kernel>) -> String {
     format!("{}\n", kernel.tasks.tasks().len())
 }
@@ -107,7 +117,7 @@ const LISTING: Listing<Weak<Kernel>> = &[
     ("cpuset.cpus.effective", FileType::Regular, |machine| made(machine, effective_cpus)),
     ("cpuset.mems", FileType::Regular, |_| text("\n")),
     ("cpuset.mems.effective", FileType::Regular, |_| text("0\n")),
-    ("io.stat", FileType::Regular, |_| text("")),
+    ("io.stat", FileType::Regular, |machine| made(machine, io_stat)),
     ("memory.current", FileType::Regular, |machine| made(machine, memory_current)),
     ("memory.events", FileType::Regular, |_| text("low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n")),
     ("memory.high", FileType::Regular, |_| text("max\n")),

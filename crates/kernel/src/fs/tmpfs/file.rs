@@ -11,7 +11,7 @@ use super::node::{Body, LowerFile, Node};
 use crate::fs::host::file as host;
 use crate::io::{Destination, Source};
 use crate::mm::Mapping;
-use crate::vfs::file::{File, FileOps};
+use crate::vfs::file::{File, FileOps, Traffic};
 
 /// An open regular file.
 pub struct TmpfsFile {
@@ -70,6 +70,10 @@ impl TmpfsFile {
 impl FileOps for TmpfsFile {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn traffic(&self) -> Traffic {
+        if matches!(self.node.state.read().body, Body::Lower(_)) { Traffic::Storage } else { Traffic::Memory }
     }
 
     fn read(&self, file: &File, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {

@@ -20,6 +20,7 @@ use super::{Accepted, Base, Kind, Shutdown, Socket, inet, interface};
 use crate::host::HostDescriptor;
 use crate::io::{Destination, Source};
 use crate::task::Task;
+use crate::vfs::file::Traffic;
 use crate::wait::{PollEvents, WaitQueue};
 
 /// Longest datagram.
@@ -80,6 +81,10 @@ impl HostSocket {
 }
 
 impl Socket for HostSocket {
+    fn traffic(&self) -> Traffic {
+        Traffic::Network
+    }
+
     fn base(&self) -> &Base {
         &self.base
     }

@@ -12,7 +12,7 @@ use super::super::{errno, file as host};
 use super::node::{Access, Node};
 use crate::io::{Destination, Source};
 use crate::mm::Mapping;
-use crate::vfs::file::{File, FileOps};
+use crate::vfs::file::{File, FileOps, Traffic};
 
 /// An open regular file. It holds no node: its [`File`] does.
 pub(super) struct OpenFile {
@@ -47,6 +47,10 @@ impl OpenFile {
 }
 
 impl FileOps for OpenFile {
+    fn traffic(&self) -> Traffic {
+        Traffic::Storage
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
