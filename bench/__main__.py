@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from bench import crowd, exchange, idle, keep_alive, memory, peers, roundtrips, sdk, servers, start, work
+from bench import crowd, curves, exchange, idle, keep_alive, memory, peers, roundtrips, sdk, servers, start, work
 from bench.ground import Ground
 
 TABLES = {
@@ -22,6 +22,7 @@ TABLES = {
     "work": work,
     "servers": servers,
     "keep_alive": keep_alive,
+    "curves": curves,
 }
 
 

@@ -1,6 +1,6 @@
 //! The context slots of a sandbox: one memory file, mapped as a whole in the kernel process; each guest process maps the slots of its own threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -158,7 +158,8 @@ impl Slots {
     /// A process is dead: wakes the kernel threads that wait for its threads, and takes its retired slots back.
     pub fn process_died(&self, process: i32) {
         let slots = self.used.lock().processes.remove(&process).unwrap_or_default();
-        for &slot in slots.mapped.iter().filter(|slot| !slots.retired.contains(slot)) {
+        let retired: HashSet<u32> = slots.retired.iter().copied().collect();
+        for &slot in slots.mapped.iter().filter(|slot| !retired.contains(slot)) {
             self.mark_gone(slot);
         }
         for slot in slots.retired {

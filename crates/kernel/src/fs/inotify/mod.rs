@@ -7,7 +7,7 @@
 mod tests;
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -86,9 +86,23 @@ struct State {
     events: VecDeque<Event>,
     bytes: usize,
     watches: BTreeMap<i32, Watch>,
+    /// The watch on each inode, by the inode's address, which stays for as long as the watch holds it.
+    of_inode: HashMap<usize, i32>,
     last_number: i32,
     /// Watches that ended by themselves.
     over: Vec<i32>,
+}
+
+impl State {
+    fn remove(&mut self, watch: i32) -> Option<Watch> {
+        let removed = self.watches.remove(&watch)?;
+        self.of_inode.remove(&address(&removed.inode));
+        Some(removed)
+    }
+}
+
+fn address(inode: &Arc<dyn Inode>) -> usize {
+    Arc::as_ptr(inode).cast::<()>().addr()
 }
 
 /// An inotify instance.
@@ -142,7 +156,7 @@ impl Inotify {
         let ended: Vec<Watch> = {
             let mut state = self.state.lock();
             let over = std::mem::take(&mut state.over);
-            over.iter().filter_map(|number| state.watches.remove(number)).collect()
+            over.into_iter().filter_map(|number| state.remove(number)).collect()
         };
         for watch in ended {
             watch.inode.common().watches.remove(watch.number);
@@ -155,7 +169,8 @@ impl Inotify {
         let events = mask & raw::IN_ALL_EVENTS;
         let one_shot = mask & raw::IN_ONESHOT != 0;
         let mut state = self.state.lock();
-        if let Some((&watch, found)) = state.watches.iter_mut().find(|(_, watch)| Arc::ptr_eq(&watch.inode, inode)) {
+        let known = state.of_inode.get(&address(inode)).copied();
+        if let Some((watch, found)) = known.and_then(|watch| Some((watch, state.watches.get_mut(&watch)?))) {
             if mask & raw::IN_MASK_CREATE != 0 {
                 return Err(Errno::EEXIST);
             }
@@ -175,14 +190,16 @@ impl Inotify {
         let ear = Arc::new(Ear { instance: self.this.clone(), watch, one_shot: AtomicBool::new(one_shot), over: AtomicBool::new(false) });
         let number = inode.common().watches.add(events, ear.clone());
         let entry = Watch { inode: Arc::clone(inode), _path: path, number, mask: events, ear };
-        self.state.lock().watches.insert(watch, entry);
+        let mut state = self.state.lock();
+        state.of_inode.insert(address(inode), watch);
+        state.watches.insert(watch, entry);
         Ok(watch)
     }
 
     /// `inotify_rm_watch(2)`.
     pub fn remove(&self, watch: i32) -> Result<(), Errno> {
         self.sweep();
-        let removed = self.state.lock().watches.remove(&watch).ok_or(Errno::EINVAL)?;
+        let removed = self.state.lock().remove(watch).ok_or(Errno::EINVAL)?;
         removed.ear.over.store(true, Ordering::SeqCst);
         removed.inode.common().watches.remove(removed.number);
         self.push(Event { watch, mask: raw::IN_IGNORED, cookie: 0, name: None });
