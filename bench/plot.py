@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from bench.curves import Points
 
 COLUMNS = 2
-WIDTH, HEIGHT = 470, 250
+WIDTH, HEIGHT = 480, 250
 """Of a panel, with its margins."""
-LEFT, RIGHT, TOP, BOTTOM = 62, 128, 34, 36
+LEFT, RIGHT, TOP, BOTTOM = 72, 128, 34, 36
 COLOURS = ("#1f6fb2", "#c1452b", "#2f8f4e", "#8a5aa8")
 
 
