@@ -14,7 +14,7 @@ build:  ## Leave the package in .venv, with .venv/bin/pilot
 	@$(MAKE) -s .venv/installed
 
 test: build  ## Everything but the soak
-	@.ci/need gcc libc6-dev make git perl python3 python3-venv sqlite3 gzip xz-utils zstd procps
+	@.ci/need gcc libc6-dev make git perl python3 python3-venv sqlite3 gzip xz-utils zstd procps awscli
 	cargo test -q --locked --workspace
 	$(PYTEST) -n 2 -m "not soak"
 

@@ -20,6 +20,7 @@ from cloudpilot.functions.errors import FunctionError
 from cloudpilot.functions.pools import Pools
 from cloudpilot.functions.records import Function
 from cloudpilot.functions.registry import Registry
+from cloudpilot.images.store import Images
 from cloudpilot.store.sqlite import SqliteStore
 
 Serve = Callable[["FakeInstance", Call], Awaitable[Outcome]]
@@ -67,7 +68,7 @@ class Stage:
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, *, budget: int | None = None) -> None:
         self.store = SqliteStore(str(directory))
-        self.registry = Registry(self.store, Codes(str(directory / "code")))
+        self.registry = Registry(self.store, Codes(str(directory / "code")), Images(str(directory / "images")))
         self.serving: Serve = answer
         self.start_seconds = 0.0
         self.capacity = 1
@@ -95,7 +96,7 @@ class Stage:
     def function(self, name: str = "f", project: str = "default", **more: Any) -> Function:
         """A function that is in the store."""
         given = {"runtime": "python3.11", "handler": "a.b", "role": "r", "digest": "0" * 64, "code_size": 1, **more}
-        return self.registry.put(Function(name=name, project=project, **given))
+        return self.registry.create(Function(name=name, project=project, **given))
 
     def alive(self) -> list[FakeInstance]:
         return [each for each in self.instances if each.sandbox not in self.killed]

@@ -199,7 +199,7 @@ def test_a_function_that_is_gone_takes_its_calls_along(tmp_path: Path, monkeypat
     async def main() -> None:
         stage = Stage(tmp_path, monkeypatch)
         function = stage.function()
-        stage.registry.remove(function)
+        stage.registry.remove(function.project, function.name)
         events = Events(stage.registry, stage.pools)
         events.accept(function, b"1", "key")
         await eventually(lambda: left(stage) == 0)

@@ -152,7 +152,7 @@ def test_a_change_ends_what_waits_and_lets_calls_finish(staged: Callable[..., No
         await stage.pools.invoke(function, b"1")
         under_way = asyncio.ensure_future(stage.pools.invoke(function, b"2"))
         await asyncio.sleep(0.01)
-        changed = stage.registry.put(function)
+        changed = stage.registry.update(function, None)
         assert (await under_way).answer == b"2"
         await eventually(lambda: stage.alive() == [])
         await stage.pools.invoke(changed, b"3")
@@ -215,7 +215,7 @@ def test_idle_instances_end_and_come_back_as_the_gaps_say(staged: Callable[..., 
         await eventually(lambda: stage.alive() == [])
         stage.pools._demands.save()
         assert stage.store.get("function-gaps/default/f") is not None
-        stage.registry.remove(function)
+        stage.registry.remove(function.project, function.name)
         assert stage.store.get("function-gaps/default/f") is None
 
     staged(test)

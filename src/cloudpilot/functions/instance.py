@@ -67,6 +67,9 @@ class Instance(Protocol):
     def end(self) -> None:
         """Stops serving."""
 
+    async def farewell(self) -> None:
+        """Lets the program end in good order before its sandbox is."""
+
 
 class CallLog:
     """What a program writes: the end of it is kept for the caller, all of it goes on, up to a limit."""
@@ -149,7 +152,7 @@ class EventInstance:
         """Starts the program."""
         # Before the program, which may connect at once.
         self._offer()
-        self._process = await self.sandbox.inside.start(launch.args, envs=launch.env, cwd=launch.workdir)
+        self._process = await self.sandbox.inside.start(launch.args, envs=launch.env, cwd=launch.workdir, user=launch.user)
         self._process.tell(self._log)
         try:
             async with asyncio.timeout(INIT_PATIENCE):
@@ -273,6 +276,9 @@ class EventInstance:
         for task in self._tasks:
             task.cancel()
 
+    async def farewell(self) -> None:
+        """Its program asks for calls, and none comes: it is in good order."""
+
     # Its connections.
 
     def _offer(self) -> None:
@@ -324,4 +330,8 @@ class EventInstance:
 
 def make(sandbox: Sandbox, function: Function, on_log: Callable[[bytes], None]) -> Instance:
     """The instance that the function's contract asks for."""
+    if function.contract == "http":
+        from cloudpilot.functions.http_instance import HttpInstance
+
+        return HttpInstance(sandbox, function, on_log)
     return EventInstance(sandbox, function, on_log)

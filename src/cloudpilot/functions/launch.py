@@ -6,12 +6,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cloudpilot.engine.config import PATH
+from cloudpilot.functions import http_instance
 from cloudpilot.functions.instance import PORT
-from cloudpilot.functions.records import REGION
+from cloudpilot.functions.records import LATEST, REGION
 
 if TYPE_CHECKING:
-    from cloudpilot.functions.code import Codes
     from cloudpilot.functions.records import Function
+    from cloudpilot.functions.registry import Registry
+    from cloudpilot.images.image import Image
 
 _RUNTIME = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime")
 
@@ -26,6 +29,7 @@ class Launch:
         workdir: Where it starts.
         volumes: Directories of the host that it sees, read-only.
         root: Directory of the host that it sees as root; none shows the host's programs.
+        user: Who it runs as, as numbers; none is root.
     """
 
     args: list[str]
@@ -33,10 +37,15 @@ class Launch:
     workdir: str
     volumes: list[dict[str, Any]]
     root: str | None = None
+    user: str | None = None
 
 
-def launch_of(function: Function, codes: Codes) -> Launch:
+def launch_of(function: Function, registry: Registry) -> Launch:
     """What an instance of that function runs."""
+    environment = _environment(function)
+    if function.package == "Image":
+        return _of_image(function, registry.images.get(image_name(function.digest)), environment)
+    codes = registry.codes
     directory = codes.path(function.digest)
     layers = codes.merged([layer["digest"] for layer in function.layers]) if function.layers else None
     volumes = [
@@ -45,10 +54,35 @@ def launch_of(function: Function, codes: Codes) -> Launch:
     ]
     if layers is not None:
         volumes.append({"host": layers, "guest": "/opt", "readonly": True})
-    return Launch(_program(function, directory, layers), _environment(function), "/var/task", volumes)
+    return Launch(_program(function, directory, layers), environment, "/var/task", volumes)
+
+
+def image_name(digest: str) -> str:
+    """The name under which a function's image is kept: what others call it may become another image's name."""
+    return f"cloudpilot-functions/{digest}:kept"
+
+
+def _of_image(function: Function, image: Image, environment: dict[str, str]) -> Launch:
+    own, given = image.config, function.image_config
+    entry_point = given.get("EntryPoint") or own.entrypoint
+    command = given.get("Command") or own.command
+    user = image.user()
+    variables = {"HOME": user.home, "PATH": PATH, **own.environment}
+    # What describes the function stands; what is only the place of code in an archive does not.
+    skipped = ("HOME", "PATH", "PYTHONPATH", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "_HANDLER")
+    variables.update({name: value for name, value in environment.items() if name not in skipped or name in function.env})
+    if command and "_HANDLER" not in variables:
+        variables["_HANDLER"] = command[0]
+    directory = given.get("WorkingDirectory") or own.workdir
+    return Launch([*entry_point, *command], variables, directory, [], image.root, f"{user.uid}:{user.gid}")
 
 
 def _program(function: Function, directory: str, layers: str | None) -> list[str]:
+    command = function.options.get("http", {}).get("command")
+    if command:
+        return list(command)
+    if function.contract == "http":
+        return ["python3", "-m", "functions_framework"]
     if function.runtime.startswith("provided"):
         # Where Lambda looks, and in its order.
         own = layers is None or os.path.exists(os.path.join(directory, "bootstrap"))
@@ -63,6 +97,8 @@ def _environment(function: Function) -> dict[str, str]:
     if function.layers:
         path += ":/opt/bin"
         python_path += f":/opt/python/lib/{function.runtime}/site-packages:/opt/python"
+    if function.contract == "http":
+        return _http_environment(function)
     logs = function.options.get("LoggingConfig", {})
     return {
         "HOME": "/tmp",
@@ -88,3 +124,24 @@ def _environment(function: Function) -> dict[str, str]:
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "_HANDLER": function.handler,
     }
+
+
+def _http_environment(function: Function) -> dict[str, str]:
+    """The contract of Cloud Run, Knative and Cloud Functions."""
+    given = function.options.get("http", {})
+    number = "latest" if function.version == LATEST else function.version.zfill(5)
+    variables = {
+        "HOME": "/tmp",
+        "PATH": f"/var/task:{PATH}",
+        "PYTHONPATH": "/var/task",
+        "PYTHONUNBUFFERED": "1",
+        **function.env,
+        "PORT": str(http_instance.PORT),
+        "K_SERVICE": function.name,
+        "K_REVISION": f"{function.name}-{number}",
+        "K_CONFIGURATION": function.name,
+    }
+    for variable, name in (("FUNCTION_TARGET", "target"), ("FUNCTION_SIGNATURE_TYPE", "signature")):
+        if given.get(name):
+            variables[variable] = given[name]
+    return variables

@@ -57,6 +57,7 @@ class Pools:
         self._pools: dict[tuple[str, str, str], Pool] = {}
         self._retired: set[Pool] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self._measured: dict[Instance, float] = {}
         self.on_log: Callable[[Function, bytes], None] = lambda _function, _data: None
         """Told what programs write, with lines of ours between."""
@@ -74,6 +75,7 @@ class Pools:
 
     def close(self) -> None:
         """Stops serving; instances are ended."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         self._demands.save()
@@ -214,7 +216,7 @@ class Pools:
                     if pool.retired and not pool.waiting:
                         return
                     instance = await self._create(pool)
-                await instance.start(launch_of(pool.function, self._registry.codes))
+                await instance.start(launch_of(pool.function, self._registry))
             finally:
                 pool.starting -= 1
         except asyncio.CancelledError:
@@ -243,7 +245,7 @@ class Pools:
         self._admit(pool, memory_mb << 20)
         self._admission.started(token, pool.demand, memory_mb << 20)
         try:
-            launch = launch_of(function, self._registry.codes)
+            launch = launch_of(function, self._registry)
             template = Template(f"function:{function.name}", root=launch.root, memory_mb=memory_mb, volumes=launch.volumes)
             sandbox = await self._sandboxes.create_for(function.project, template, timeout=_INSTANCE_LIFE)
         except Failure as failure:
@@ -274,7 +276,16 @@ class Pools:
     def _discarded(self, pool: Pool, instance: Instance) -> None:
         self._admission.ended(instance)
         self._measured.pop(instance, None)
-        self._sandboxes.kill(instance.sandbox)
+        if self._closed or pool.function.contract == "events":
+            self._sandboxes.kill(instance.sandbox)
+        else:
+            self._spawn(self._part(instance))
+
+    async def _part(self, instance: Instance) -> None:
+        try:
+            await instance.farewell()
+        finally:
+            self._sandboxes.kill(instance.sandbox)
 
     def _evictable(self) -> list[tuple[Pool, Instance]]:
         """Instances that wait for calls, those first that have waited longest. Provisioned ones are what their owners asked to be kept."""

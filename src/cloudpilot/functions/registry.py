@@ -16,6 +16,7 @@ from typing import Any
 from cloudpilot.functions.code import Codes, merged_name
 from cloudpilot.functions.errors import FunctionError, conflict, invalid, missing
 from cloudpilot.functions.records import LATEST, Alias, EventConfig, Function, arn_of
+from cloudpilot.images.store import Images
 from cloudpilot.store import Store
 
 MOST_ALIASES = 100
@@ -37,9 +38,10 @@ _NOT_COMPARED = ("version", "revision", "modified", "description")
 class Registry:
     """All functions of the service."""
 
-    def __init__(self, store: Store, codes: Codes) -> None:
+    def __init__(self, store: Store, codes: Codes, images: Images) -> None:
         self.store = store
         self.codes = codes
+        self.images = images
         self.on_change: list[Callable[[str, str], None]] = []
         """Called with project and name of a function after it, or its limits, have changed, or it has gone."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.openapi import describe
 from cloudpilot.service.processes import End, Output
 from cloudpilot.service.sandboxes import Sandbox, Sandboxes
-from cloudpilot.service.settings import LARGEST_UPLOAD
+from cloudpilot.service.settings import LARGEST_BODY, LARGEST_UPLOAD
 from cloudpilot.service.templates import Template
 
 MOST_OUTPUT = 1 << 20
@@ -76,6 +76,7 @@ class Operation:
         query: What the query string holds.
         status: HTTP's status of success.
         raw: Whether it takes raw bytes.
+        most: Bytes that its body may have.
     """
 
     method: str
@@ -88,6 +89,7 @@ class Operation:
     query: type[BaseModel] | None = None
     status: int = 200
     raw: bool = False
+    most: int = LARGEST_BODY
 
 
 def error_reply(failure: Failure) -> Response:
@@ -301,9 +303,9 @@ def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
         caller = caller_of(request, operation.role)
         query = None if operation.query is None else parse_query(operation.query, request.query_params)
-        given = None if operation.body is None else parse(operation.body, await body(request))
+        given = None if operation.body is None else parse(operation.body, await body(request, operation.most))
         for name, value in request.path_params.items():
-            if not re.fullmatch(models.NAME, value):
+            if not re.fullmatch(models.FUNCTION_NAME if name == "function" else models.NAME, value):
                 raise Failure(Kind.NOT_FOUND, f"There is no `{value}`", field=name, remedy="names have small letters, digits and `-._`")
         result = await operation.handler(Call(request, caller, given, query))
         if isinstance(result, Response):
@@ -313,9 +315,10 @@ def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     return serve
 
 
-def routes(metrics: Metrics) -> list[BaseRoute]:
+def routes(metrics: Metrics, more: Sequence[Operation] = ()) -> list[BaseRoute]:
     """The API's routes, its description, and figures for Prometheus."""
-    document = describe(OPERATIONS)
+    operations = [*OPERATIONS, *more]
+    document = describe(operations)
 
     async def openapi(request: Request) -> Response:
         return reply(document)
@@ -328,7 +331,7 @@ def routes(metrics: Metrics) -> list[BaseRoute]:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     return [
-        *(Route(each.path, _endpoint(each), methods=[each.method], name=each.summary) for each in OPERATIONS),
+        *(Route(each.path, _endpoint(each), methods=[each.method], name=each.summary) for each in operations),
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/docs", docs, methods=["GET"]),
         Route("/metrics", figures, methods=["GET"]),

@@ -10,6 +10,8 @@ from cloudpilot.service.access import DEFAULT_PROJECT, DEFAULT_QUOTA
 from cloudpilot.service.settings import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT, LONGEST_LIFE
 
 NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
+FUNCTION_NAME = "^[a-zA-Z0-9_-]{1,64}$"
+"""As Lambda has them."""
 _Text = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 _Seconds = Annotated[int, Field(ge=0, le=LONGEST_LIFE)]
 

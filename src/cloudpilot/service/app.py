@@ -19,9 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cloudpilot.functions.code import Codes
 from cloudpilot.functions.events import Events
 from cloudpilot.functions.layers import Layers
+from cloudpilot.functions.logs import Logs
 from cloudpilot.functions.pools import Pools
 from cloudpilot.functions.registry import Registry
-from cloudpilot.service import api, failures, proxy
+from cloudpilot.images.store import Images
+from cloudpilot.service import api, failures, functions_api, proxy
 from cloudpilot.service.access import Access
 from cloudpilot.service.e2b import control, envd
 from cloudpilot.service.failures import Failure, Kind
@@ -121,17 +123,21 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         metrics.watch(sandboxes)
         adopted, lost = await sandboxes.adopt()
         log.info("started", extra={"adopted": adopted, "lost": lost})
-        app.state.registry = Registry(store, Codes(os.path.join(settings.data, "code")))
+        images = Images(os.path.join(settings.data, "images"))
+        app.state.registry = Registry(store, Codes(os.path.join(settings.data, "code")), images)
+        app.state.logs = Logs(os.path.join(settings.data, "logs"))
         app.state.layers = Layers(store)
         app.state.pools = Pools(app.state.registry, sandboxes)
+        app.state.pools.on_log = app.state.logs.write
         app.state.events = Events(app.state.registry, app.state.pools)
         yield
         app.state.events.close()
         app.state.pools.close()
+        app.state.logs.close()
         sandboxes.let_go()
 
     app = Starlette(
-        routes=[*control.routes(), *envd.routes(), *lambda_api.routes(), *api.routes(metrics)],
+        routes=[*control.routes(), *envd.routes(), *lambda_api.routes(), *api.routes(metrics, functions_api.OPERATIONS)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _on_http_error, **dict.fromkeys((*failures.KNOWN, ClientDisconnect, Exception), _on_error)},
     )

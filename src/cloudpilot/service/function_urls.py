@@ -5,14 +5,19 @@ Whoever knows an address of the kind `NONE` may call. The others ask for a signa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+import secrets
+import string
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import h11
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from cloudpilot.errors import SandboxException
 from cloudpilot.functions.call import Outcome
 from cloudpilot.functions.errors import FunctionError
 from cloudpilot.functions.records import UrlConfig
@@ -28,13 +33,26 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from cloudpilot.functions.http_instance import HttpInstance
     from cloudpilot.functions.records import Function
     from cloudpilot.service.access import Caller
 
 LARGEST_REQUEST = 6 << 20
 """Bytes of a request's body, as with Lambda."""
+_ID_LENGTH = 32
+"""Characters of an address's first part: whoever knows it may call where no key is asked for, so that it must not be guessed."""
 _HOST = re.compile(r"([a-z0-9]{32})\.lambda-url\.")
 _PATH = re.compile(r"/v1/function-urls/([a-z0-9]{32})(/.*|)$", re.DOTALL)
+
+
+def new_id() -> str:
+    """The first part of a new address."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(_ID_LENGTH))
+
+
+def path_of(url: UrlConfig) -> str:
+    """The same as a path of the service."""
+    return f"/v1/function-urls/{url.id}/"
 
 
 def address(request: Request, url: UrlConfig) -> str:
@@ -83,6 +101,9 @@ class FunctionUrls:
 
     async def _answer(self, request: Request, url: UrlConfig, path: str) -> Response:
         number = str(uuid.uuid4())
+        function = self._state.registry.find(url.project, url.function)
+        if function is not None and function.contract == "http":
+            return await self._answer_of_server(request, url, path, number)
         try:
             content = await body(request, LARGEST_REQUEST)
         except Failure as failure:
@@ -129,6 +150,45 @@ class FunctionUrls:
         response.raw_headers = [(name.encode(), value.encode()) for name, value in [*headers, ("x-amzn-requestid", number)]]
         return response
 
+    async def _answer_of_server(self, request: Request, url: UrlConfig, path: str, number: str) -> Response:
+        """Hands the request on as it is, to a function that is a server itself."""
+        try:
+            if url.auth != "NONE":
+                # A signature is of the body, too; with a key it can be handed on as it comes.
+                content = await body(request, LARGEST_REQUEST) if sigv4.is_signed(request) else b""
+                self._caller(request, url, content)
+                if content:
+                    request._body = content
+            function = self._state.registry.pick(url.project, url.function, url.qualifier)
+        except (FunctionError, Failure) as error:
+            return _refused(403, "Forbidden", error.kind if isinstance(error, FunctionError) else "AccessDeniedException")
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                instance = await stack.enter_async_context(self._state.pools.borrowed(function))
+                deadline = asyncio.get_running_loop().time() + function.timeout
+                exchange = await self._exchange(instance)
+                stack.callback(exchange.close)
+                async with asyncio.timeout_at(deadline):
+                    response = await exchange.run(request, path)
+            except TimeoutError:
+                instance.late()
+                return _refused(504, f"The function did not answer within {function.timeout} s", None, number)
+            except FunctionError as error:
+                return error_reply(error)
+            except (h11.ProtocolError, OSError, EOFError, SandboxException, Failure) as error:
+                return _refused(502, f"The function's program did not answer in HTTP: {error or 'it hung up'}", None, number)
+            # From here on it is closed by whoever sends the answer.
+            rest = stack.pop_all()
+        response.body_iterator = _rest_of_server(response.body_iterator, rest, deadline, instance)  # type: ignore[attr-defined]
+        response.headers["x-request-id"] = number
+        return response
+
+    async def _exchange(self, instance: HttpInstance) -> proxy.Exchange:
+        if instance.over:
+            raise EOFError(f"it ended {instance.reason}")
+        reader, writer = await asyncio.open_connection(sock=await instance.connect())
+        return proxy.Exchange(reader, writer)
+
     def _caller(self, request: Request, url: UrlConfig, content: bytes) -> Caller | None:
         if url.auth == "NONE":
             return None
@@ -162,6 +222,24 @@ async def _rest(begin: bytes, pieces: AsyncGenerator[bytes | Outcome]) -> AsyncI
             elif piece.error is not None:
                 # The status has been sent: that the answer is not whole is told by breaking it off.
                 raise BrokenOffError
+
+
+async def _rest_of_server(
+    pieces: AsyncGenerator[bytes], rest: contextlib.AsyncExitStack, deadline: float, instance: HttpInstance
+) -> AsyncIterator[bytes]:
+    async with rest, contextlib.aclosing(pieces):
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                instance.late()
+                raise BrokenOffError from None
+            except (h11.ProtocolError, OSError) as error:
+                raise BrokenOffError from error
+            yield piece
 
 
 def _in_one_piece(outcome: Outcome, number: str) -> Response:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from cloudpilot import __version__
-from cloudpilot.service.api_models import NAME, Error
+from cloudpilot.service.api_models import FUNCTION_NAME, NAME, Error
 
 if TYPE_CHECKING:
     from cloudpilot.service.api import Operation
@@ -59,7 +59,7 @@ def _is_model(kind: Any) -> bool:
 
 def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)\}", operation.path)
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME}} for name in names]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": _pattern(name)}} for name in names]
     if operation.query is not None:
         schema = operation.query.model_json_schema()
         required = schema.get("required", [])
@@ -80,6 +80,10 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dic
     elif operation.raw:
         result["requestBody"] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
     return result
+
+
+def _pattern(name: str) -> str:
+    return FUNCTION_NAME if name == "function" else NAME
 
 
 def _success(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:

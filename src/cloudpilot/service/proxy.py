@@ -102,7 +102,7 @@ class Ports:
             status, answer = refusal(error, sandbox_id, port)
             return reply(answer, status)
         reader, writer = await asyncio.open_connection(sock=connection)
-        exchange = _Exchange(reader, writer)
+        exchange = Exchange(reader, writer)
         try:
             return await exchange.run(request, path)
         except ClientDisconnect:
@@ -121,7 +121,7 @@ class _Route:
     path = "port of a sandbox"
 
 
-class _Exchange:
+class Exchange:
     """One request to a program inside, and its answer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from starlette.responses import Response
 
+from cloudpilot.errors import SandboxException
 from cloudpilot.functions.code import LARGEST_UNPACKED, LARGEST_ZIP
 from cloudpilot.functions.errors import FunctionError, conflict, invalid
+from cloudpilot.functions.launch import image_name
 from cloudpilot.functions.records import LATEST, Function
 from cloudpilot.functions.registry import check_revision
 from cloudpilot.service.http import reply
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.routing import Route
+
+    from cloudpilot.functions.registry import Registry
 
 LARGEST_ENVIRONMENT = 4096
 """Bytes of all variables together, as with Lambda."""
@@ -134,8 +138,22 @@ async def _code(call: Call, package: str, code: models.Code) -> dict[str, Any]:
 
 
 def image_of(call: Call, name: str) -> dict[str, Any]:
-    """An image as a record has it."""
-    raise invalid(f"Source image {name} is not valid. Images are not supported by this service")
+    """An image as a record has it: one of the service's, or of a layout on the host's disk, which only admins may name."""
+    images = call.registry.images
+    try:
+        if name.startswith("oci:"):
+            call.caller.need("admin")
+            path, _, tag = name.removeprefix("oci:").partition(":")
+            image = images.import_layout(path, tag or None)
+        else:
+            image = images.get(name)
+        digest = image.digest.removeprefix("sha256:")
+        images.tag(image, image_name(digest))
+    except SandboxException as error:
+        raise invalid(f"Source image {name} is not valid. {error}. Give a name that the service knows, or `oci:PATH[:TAG]`") from None
+    if not image.config.entrypoint and not image.config.command:
+        raise invalid(f"Source image {name} is not valid. It names no program: it has neither an entry point nor a command")
+    return {"digest": digest, "code_size": image.size}
 
 
 async def _layers(call: Call, digest: str, layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -238,11 +256,20 @@ async def _delete(call: Call) -> Response:
     call.registry.get(call.project, named.name)
     if named.qualifier is None:
         call.registry.remove(call.project, named.name)
+        call.state.logs.remove(call.project, named.name)
     else:
         call.registry.remove_version(call.project, named.name, named.qualifier)
     call.note("function.delete", named.name if named.qualifier is None else f"{named.name}:{named.qualifier}")
-    await anyio.to_thread.run_sync(call.registry.codes.keep_only, call.registry.used_digests())
+    await anyio.to_thread.run_sync(collect, call.registry, call.registry.used_digests())
     return Response(status_code=204)
+
+
+def collect(registry: Registry, used: set[str]) -> None:
+    """Removes code and images that nothing refers to any more. Blocks for as long as the disk takes."""
+    registry.codes.keep_only(used)
+    for image in registry.images.all():
+        if image.name == image_name(image.digest.removeprefix("sha256:")) and image.digest.removeprefix("sha256:") not in used:
+            registry.images.remove(image.name)
 
 
 async def _update_code(call: Call) -> Response:

@@ -87,7 +87,7 @@ async def _delete(call: Call) -> Response:
     name, number = call.layer(), _number(call)
     call.layers.remove(call.project, name, number)
     call.note("layer.delete", f"{name}:{number}")
-    await anyio.to_thread.run_sync(call.registry.codes.keep_only, call.registry.used_digests())
+    await anyio.to_thread.run_sync(functions.collect, call.registry, call.registry.used_digests())
     return Response(status_code=204)
 
 

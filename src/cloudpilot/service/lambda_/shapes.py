@@ -34,7 +34,7 @@ def described(function: Function, *, qualified: bool = False) -> dict[str, Any]:
         "Architectures": ["x86_64"],
         "EphemeralStorage": {"Size": function.ephemeral_mb},
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        **function.options,
+        **({"TracingConfig": function.options["TracingConfig"]} if "TracingConfig" in function.options else {}),
     }
     value["LoggingConfig"] = {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{function.name}", **function.options.get("LoggingConfig", {})}
     if function.package == "Zip":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import string
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ from starlette.responses import Response
 
 from cloudpilot.functions.errors import conflict, invalid, missing
 from cloudpilot.functions.records import LATEST, UrlConfig
-from cloudpilot.service.function_urls import address
+from cloudpilot.service.function_urls import address, new_id
 from cloudpilot.service.http import reply
 from cloudpilot.service.lambda_ import models
 from cloudpilot.service.lambda_.checking import constraint, parse
@@ -22,14 +20,7 @@ from cloudpilot.service.lambda_.shapes import url_described
 if TYPE_CHECKING:
     from starlette.routing import Route
 
-_ID_LENGTH = 32
-"""Characters of an address's first part: whoever knows it may call where no key is asked for, so that it must not be guessed."""
 _METHODS = frozenset(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "*"))
-
-
-def new_id() -> str:
-    """The first part of a new address."""
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(_ID_LENGTH))
 
 
 def _key(call: Call) -> tuple[str, str | None, str]:
