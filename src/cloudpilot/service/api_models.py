@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloudpilot.service.access import DEFAULT_PROJECT, DEFAULT_QUOTA
-from cloudpilot.service.settings import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT, LONGEST_LIFE
+from cloudpilot.service.settings import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT, LONGEST_LIFE, MOST_PREPARED
 
 NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
 FUNCTION_NAME = "^[a-zA-Z0-9_-]{1,64}$"
@@ -177,6 +177,7 @@ class Template(Taken):
     memory_mb: int = Field(DEFAULT_MEMORY_MB, ge=16, le=1 << 20)
     cpus: float | None = Field(None, ge=0.01, le=1024, strict=False)
     network: Literal["none", "host"] = "none"
+    prepared: int = Field(0, ge=0, le=MOST_PREPARED, description="Sandboxes that wait, started in advance")
 
 
 class Templates(BaseModel):

@@ -122,6 +122,7 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         app.state.sandboxes = sandboxes
         metrics.watch(sandboxes)
         adopted, lost = await sandboxes.adopt()
+        sandboxes.prepare()
         log.info("started", extra={"adopted": adopted, "lost": lost})
         images = Images(os.path.join(settings.data, "images"))
         app.state.registry = Registry(store, Codes(os.path.join(settings.data, "code")), images)

@@ -35,6 +35,7 @@ class Metrics:
         """Shows figures of sandboxes, too."""
         figures: list[tuple[str, str, Callable[[], float]]] = [
             ("cloudpilot_sandboxes", "Sandboxes that there are", sandboxes.count),
+            ("cloudpilot_sandboxes_waiting", "Sandboxes that were started in advance and wait to be used", sandboxes.waiting),
             ("cloudpilot_sandboxes_started", "Sandboxes that were started", lambda: sandboxes.started),
             ("cloudpilot_sandboxes_failed", "Sandboxes that could not be started", lambda: sandboxes.failed),
         ]

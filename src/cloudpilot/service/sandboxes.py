@@ -18,6 +18,7 @@ from cloudpilot.errors import SandboxEndedException, SandboxException
 from cloudpilot.service.access import Access, Caller
 from cloudpilot.service.agent import Agent, settle
 from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.service.prepared import Prepared
 from cloudpilot.service.settings import LONGEST_LIFE
 from cloudpilot.service.templates import Template, Templates
 from cloudpilot.store import Store, StoreError
@@ -93,8 +94,17 @@ class Sandboxes:
         self._all: dict[str, Sandbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._prepared = Prepared(_settings)
         self.started = 0
         self.failed = 0
+
+    def prepare(self) -> None:
+        """Starts in advance what the templates, as they are now, want to have waiting."""
+        self._prepared.fit(self._templates.all())
+
+    def waiting(self) -> int:
+        """How many sandboxes wait to be used."""
+        return self._prepared.waiting
 
     # Looking.
 
@@ -158,16 +168,18 @@ class Sandboxes:
             "most_cpus": sum(each.cpus for each in others) + cpus,
         }
         self._access.admit(project, wanted)
+        life = self._prepared.take(template) if kind == "sandbox" else None
         now = time.time()
         sandbox = Sandbox(
-            config.new_id(), project, template.name, dict(metadata or {}), {**template.envs, **(envs or {})}, now, now + timeout,
+            life.id if life else config.new_id(),
+            project, template.name, dict(metadata or {}), {**template.envs, **(envs or {})}, now, now + timeout,
             template.memory_mb, cpus, template.network, kind=kind,
         )  # fmt: skip
         self._all[sandbox.id] = sandbox
         # Before it is started: whatever happens to us now, it is found again.
         self._remember(sandbox)
         try:
-            await asyncio.shield(self._track(self._start(sandbox, template)))
+            await asyncio.shield(self._track(self._start(sandbox, template, life)))
         except asyncio.CancelledError:
             # Whoever wanted it has gone: nobody knows its name.
             self.kill(sandbox)
@@ -180,22 +192,13 @@ class Sandboxes:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _start(self, sandbox: Sandbox, template: Template) -> None:
-        limits: dict[str, Any] = {"memory_bytes": template.memory_mb << 20}
-        if template.cpus:
-            limits["cpus"] = template.cpus
-        settings = {
-            "id": sandbox.id,
-            "hostname": sandbox.id,
-            "root": {"kind": "directory", "path": template.root} if template.root else {"kind": "host"},
-            "limits": limits,
-            "network": template.network,
-            "volumes": template.volumes,
-            "state_dir": paths.state_dir(sandbox.id),
-            "timeout_ms": LONGEST_LIFE * 1000,
-        }
+    async def _start(self, sandbox: Sandbox, template: Template, life: DetachedLife | None) -> None:
         try:
-            life = sandbox.life = DetachedLife(settings)
+            if life is None:
+                life = sandbox.life = DetachedLife(_settings(sandbox.id, template))
+            else:
+                sandbox.life = life
+                life.put_to_use(LONGEST_LIFE * 1000)
             life.gone.then(lambda: self._from_engine(sandbox))
             await settle(life.ready)
             sandbox.agent = Agent(sandbox.id, sandbox.envs, lambda: self._hung_up(sandbox))
@@ -375,7 +378,8 @@ class Sandboxes:
             log.warning("the end of a sandbox could not be written down", extra={"sandbox": sandbox.id, "error": str(error)})
 
     def let_go(self) -> None:
-        """Stops looking after them; they go on."""
+        """Stops looking after them; they go on, but for those that wait to be used."""
+        self._prepared.close()
         for sandbox in self._all.values():
             if sandbox._timer is not None:
                 sandbox._timer.cancel()
@@ -403,6 +407,23 @@ class Sandboxes:
         }
         sandbox.samples.append(sample)
         return sample
+
+
+def _settings(sandbox_id: str, template: Template) -> dict[str, Any]:
+    """What the binary is told."""
+    limits: dict[str, Any] = {"memory_bytes": template.memory_mb << 20}
+    if template.cpus:
+        limits["cpus"] = template.cpus
+    return {
+        "id": sandbox_id,
+        "hostname": sandbox_id,
+        "root": {"kind": "directory", "path": template.root} if template.root else {"kind": "host"},
+        "limits": limits,
+        "network": template.network,
+        "volumes": template.volumes,
+        "state_dir": paths.state_dir(sandbox_id),
+        "timeout_ms": LONGEST_LIFE * 1000,
+    }
 
 
 async def _stats(agent: Agent) -> dict[str, Any]:

@@ -17,6 +17,8 @@ LARGEST_UPLOAD = 4 << 30
 """Bytes of one upload, which lies on the host's disk until the sandbox has it."""
 DRAIN_PATIENCE = 10
 """Seconds that requests under way get to finish after SIGTERM."""
+MOST_PREPARED = 64
+"""Sandboxes of one template that wait: a burst of that size is served at once, and a host carries that many of each of a few templates."""
 DEFAULT_MEMORY_MB = 1024
 """Memory of a sandbox whose template says nothing."""
 

@@ -27,6 +27,7 @@ class Template:
         memory_mb: Memory of a sandbox.
         cpus: CPUs' worth of time; none is no limit.
         network: What its sockets reach: `none` or `host`.
+        prepared: Sandboxes that wait, started in advance.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Template:
     network: str = "none"
     volumes: list[dict[str, Any]] = field(default_factory=list)
     """Directories of the host; functions have their code there."""
+    prepared: int = 0
 
     def shown(self) -> dict[str, Any]:
         """What everybody may know of it, and what the store keeps."""
