@@ -13,6 +13,15 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from cloudpilot.app import (
+        App as App,
+    )
+    from cloudpilot.app import (
+        Function as Function,
+    )
+    from cloudpilot.app import (
+        FunctionCall as FunctionCall,
+    )
     from cloudpilot.async_sandbox import (
         AsyncCommandHandle as AsyncCommandHandle,
     )
@@ -27,6 +36,9 @@ if TYPE_CHECKING:
     )
     from cloudpilot.errors import (
         FileExistsException as FileExistsException,
+    )
+    from cloudpilot.errors import (
+        FunctionException as FunctionException,
     )
     from cloudpilot.errors import (
         InvalidArgumentException as InvalidArgumentException,
@@ -108,10 +120,12 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
+    "app": ("App", "Function", "FunctionCall"),
     "async_sandbox": ("AsyncCommandHandle", "AsyncSandbox", "AsyncWatchHandle"),
     "errors": (
         "CommandExitException",
         "FileExistsException",
+        "FunctionException",
         "InvalidArgumentException",
         "LimitException",
         "NotEnoughSpaceException",

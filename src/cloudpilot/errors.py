@@ -12,6 +12,7 @@
     ├── FileExistsException              there is something of that name already
     ├── LimitException                   one of our limits, or one that you set
     ├── NotSupportedException            the wall or the host cannot do that
+    ├── FunctionException                a function of an app failed with an exception that is not one of Python's own
     └── CommandExitException             a command ended with a status other than 0
 """
 
@@ -75,6 +76,22 @@ class LimitException(SandboxException):
 
 class NotSupportedException(SandboxException):
     """The wall or the host cannot do that."""
+
+
+class FunctionException(SandboxException):
+    """A function of an `App` failed where it ran. Python's own exceptions come back as what they are; this stands for all others.
+
+    Attributes:
+        kind: The name of the exception's class there, or of what went wrong, like `Runtime.ExitError`.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions are pickled by their arguments, and these differ from the message."""
+        return type(self), (self.kind, self.message.removeprefix(f"{self.kind}: "))
 
 
 class CommandExitException(SandboxException):

@@ -18,6 +18,7 @@ COMMANDS = {
     "kill": "End sandboxes",
     "stats": "Show what sandboxes use",
     "image": "Import, list and remove images",
+    "function": "Deploy, call and remove functions of a service",
     "serve": "Serve sandboxes over HTTP",
     "doctor": "Check what this host can do",
     "completion": "Print the completion script of a shell",
