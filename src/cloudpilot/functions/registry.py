@@ -21,6 +21,8 @@ from cloudpilot.store import Store
 
 MOST_ALIASES = 100
 """Aliases of a function: each is looked through when a version is removed."""
+MOST_FOUND = 10_000
+"""Functions that are kept at hand as they are in the store: reading one costs as much as half of a call."""
 FAMILIES = (
     "function-versions",
     "function-aliases",
@@ -42,6 +44,7 @@ class Registry:
         self.store = store
         self.codes = codes
         self.images = images
+        self._found: dict[str, Function] = {}
         self.on_change: list[Callable[[str, str], None]] = []
         """Called with project and name of a function after it, or its limits, have changed, or it has gone."""
 
@@ -49,8 +52,13 @@ class Registry:
 
     def find(self, project: str, name: str, version: str = LATEST) -> Function | None:
         """One version of a function, if there is one."""
-        entry = self.store.get(_key(project, name, version))
-        return None if entry is None else Function.from_value(entry.value)
+        key = _key(project, name, version)
+        function = self._found.get(key)
+        if function is None and (entry := self.store.get(key)) is not None:
+            if len(self._found) >= MOST_FOUND:
+                self._found.clear()
+            function = self._found[key] = Function.from_value(entry.value)
+        return function
 
     def get(self, project: str, name: str, version: str = LATEST) -> Function:
         """One version of a function."""
@@ -114,7 +122,9 @@ class Registry:
         self.changed(project, name)
 
     def changed(self, project: str, name: str) -> None:
-        """Tells those who listen."""
+        """Tells those who listen. Whatever changes a function says so here, at once."""
+        for key in [key for key, function in self._found.items() if (function.project, function.name) == (project, name)]:
+            del self._found[key]
         for listener in self.on_change:
             listener(project, name)
 

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 import time
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -73,8 +73,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Its class says nothing: other event loops have their own.
+        self._transport = cast("asyncio.Transport", transport)
         self._calls.connected(self)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -66,6 +66,7 @@ class Access:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._secret = self._make_secret()
+        self._aws: dict[str, tuple[Caller, str]] = {}
         self._noted = 0
         self._prune()
 
@@ -112,13 +113,18 @@ class Access:
 
     def aws_credentials(self, access_key_id: str) -> tuple[Caller, str] | None:
         """Whose access key of AWS's kind that is, and its secret. Every key has one, derived, so that nothing is stored."""
+        known = self._aws.get(access_key_id)
+        if known is not None:
+            return known
         key_id = access_key_id.removeprefix(_AWS_PREFIX).lower()
         if not access_key_id.startswith(_AWS_PREFIX) or len(key_id) != _ID:
             return None
         found = self.store.range(f"keys/{key_id}", limit=1)
         if not found:
             return None
-        return Caller(key_id, found[0].value["role"], found[0].value["project"]), self.aws_pair(key_id)[1]
+        # Every request asks for it, and a key does not change until it is removed. Only keys that there are get here.
+        result = self._aws[access_key_id] = Caller(key_id, found[0].value["role"], found[0].value["project"]), self.aws_pair(key_id)[1]
+        return result
 
     def aws_pair(self, key_id: str) -> tuple[str, str]:
         """A key's access key id and secret access key."""
@@ -138,6 +144,7 @@ class Access:
         if [entry.key for entry in admins] == [found[0].key]:
             raise Failure(Kind.CONFLICT, "This is the last key of an admin", remedy="make another one first")
         self.store.transact({found[0].key: None})
+        self._aws.clear()
 
     def make_project(self, name: str, quota: Mapping[str, int | None]) -> Value:
         """Makes a project."""

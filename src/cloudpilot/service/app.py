@@ -32,6 +32,7 @@ from cloudpilot.service.lambda_ import api as lambda_api
 from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.sandboxes import Sandboxes
 from cloudpilot.service.settings import Settings
+from cloudpilot.service.shortcut import Shortcut, call_route
 from cloudpilot.service.templates import Templates
 from cloudpilot.store import Store
 
@@ -137,8 +138,9 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         app.state.logs.close()
         sandboxes.let_go()
 
+    calls = lambda_api.routes()
     app = Starlette(
-        routes=[*control.routes(), *envd.routes(), *lambda_api.routes(), *api.routes(metrics, functions_api.OPERATIONS)],
+        routes=[*control.routes(), *envd.routes(), *calls, *api.routes(metrics, functions_api.OPERATIONS)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _on_http_error, **dict.fromkeys((*failures.KNOWN, ClientDisconnect, Exception), _on_error)},
     )
@@ -147,7 +149,8 @@ def make(settings: Settings, store: Store) -> ASGIApp:
     state.idempotency = {}
     state.domain = settings.domain or f"localhost:{settings.port}"
     proxy.Tunnel.state = state
-    return Observed(proxy.Ports(FunctionUrls(app, state), state), metrics)
+    shortcut = Shortcut(app, call_route(calls), _on_error)
+    return Observed(proxy.Ports(FunctionUrls(shortcut, state), state), metrics)
 
 
 class JsonFormatter(logging.Formatter):

@@ -23,13 +23,21 @@ class Metrics:
         self._seconds = Histogram(
             "cloudpilot_http_request_seconds", "How long requests took", ("route",), buckets=_BUCKETS, registry=self._registry
         )
+        # Looking for a figure by its labels takes longer than counting does.
+        self._known: dict[tuple[str, str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered; a status of 0 is a client that hung up before."""
-        known = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE") else "other"
-        self._requests.labels(known, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        counter, timer = self._known.get((method, route, status)), self._timers.get(route)
+        if counter is None or timer is None:
+            known = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE") else "other"
+            counter, timer = self._requests.labels(known, route, str(status)), self._seconds.labels(route)
+            if known == method:
+                self._known[method, route, status], self._timers[route] = counter, timer
+        counter.inc()
+        timer.observe(seconds)
 
     def watch(self, sandboxes: Sandboxes) -> None:
         """Shows figures of sandboxes, too."""

@@ -140,6 +140,7 @@ def serve(settings: Settings) -> int:
         config = uvicorn.Config(
             app.make(settings, store),
             http="httptools",
+            loop="uvloop",
             ws=proxy.Tunnel,
             lifespan="on",
             log_config=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import re
@@ -81,7 +82,7 @@ def verify(request: Request, body: bytes, access: Access) -> Caller:
             request.method,
             urllib.parse.quote(request.scope["raw_path"].decode("latin-1"), safe="/-_.~"),
             _query(request.scope["query_string"].decode("latin-1")),
-            *(f"{name}:{' '.join(','.join(request.headers.getlist(name)).split())}" for name in signed),
+            *_lines(request.scope["headers"], signed),
             "",
             claim.names,
             # Of what really came, whatever the client says that it sent.
@@ -90,13 +91,29 @@ def verify(request: Request, body: bytes, access: Access) -> Caller:
     )
     scope = f"{claim.day}/{claim.region}/{claim.service}/aws4_request"
     to_sign = f"{_ALGORITHM}\n{claim.stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    key = f"AWS4{secret}".encode()
-    for part in (claim.day, claim.region, claim.service, "aws4_request"):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    if not hmac.compare_digest(hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest(), claim.signature):
+    key = _key(secret, claim.day, claim.region, claim.service)
+    if not hmac.compare_digest(hmac.digest(key, to_sign.encode(), "sha256").hex(), claim.signature):
         message = "The request signature we calculated does not match the signature you provided. Check your secret access key."
         raise FunctionError("InvalidSignatureException", message)
     return caller
+
+
+@functools.lru_cache(maxsize=1024)
+def _key(secret: str, day: str, region: str, service: str) -> bytes:
+    """What signs everything of a day: made once, not once a request."""
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def _lines(headers: list[tuple[bytes, bytes]], names: list[str]) -> list[str]:
+    """Headers as they are signed."""
+    values: dict[str, list[str]] = {name: [] for name in names}
+    for name, value in headers:
+        if (known := values.get(name.decode("latin-1"))) is not None:
+            known.append(value.decode("latin-1"))
+    return [f"{name}:{' '.join(','.join(values[name]).split())}" for name in names]
 
 
 def _from_header(text: str, stamp: str) -> _Signature:
@@ -128,7 +145,7 @@ def _from_query(request: Request) -> _Signature:
 
 def _check_date(claim: _Signature) -> None:
     try:
-        when = datetime.strptime(claim.stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        when = _moment(claim.stamp)
     except ValueError:
         raise FunctionError("IncompleteSignatureException", "The header `X-Amz-Date` is missing or malformed") from None
     now = datetime.now(UTC)
@@ -145,7 +162,15 @@ def _check_date(claim: _Signature) -> None:
         raise FunctionError("InvalidSignatureException", message)
 
 
+@functools.lru_cache(maxsize=256)
+def _moment(stamp: str) -> datetime:
+    """The time that a request has on it; all of a second have the same."""
+    return datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
 def _query(text: str) -> str:
+    if not text:
+        return ""
     pairs = [each for each in urllib.parse.parse_qsl(text, keep_blank_values=True) if each[0] != "X-Amz-Signature"]
     quoted = sorted((urllib.parse.quote(name, safe="-_.~"), urllib.parse.quote(value, safe="-_.~")) for name, value in pairs)
     return "&".join(f"{name}={value}" for name, value in quoted)
