@@ -8,7 +8,25 @@ import os
 import sys
 from pathlib import Path
 
-from bench import crowd, curves, exchange, idle, keep_alive, memory, peers, roundtrips, sdk, servers, start, work
+from bench import (
+    cold,
+    crowd,
+    curves,
+    exchange,
+    fairness,
+    footprint,
+    idle,
+    invoke,
+    keep_alive,
+    memory,
+    peers,
+    roundtrips,
+    sdk,
+    servers,
+    start,
+    transfers,
+    work,
+)
 from bench.ground import Ground
 
 TABLES = {
@@ -23,6 +41,11 @@ TABLES = {
     "servers": servers,
     "keep_alive": keep_alive,
     "curves": curves,
+    "invoke": invoke,
+    "cold": cold,
+    "fairness": fairness,
+    "footprint": footprint,
+    "transfers": transfers,
 }
 
 

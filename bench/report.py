@@ -28,15 +28,19 @@ class Cell:
 
 @dataclass
 class Target:
-    """A limit for our number: at most `limit`, or at most `1 / times` of a peer's."""
+    """A limit for our number: at most `limit`, or at least that, or at most `1 / times` of a peer's."""
 
     limit: float | None = None
     peer: str | None = None
     times: float = 1.0
+    least: bool = False
 
     def judge(self, row: Row) -> tuple[str, float | None, bool | None]:
         """What is wanted, what there is of it (1 is just enough, more is better), and whether that is enough."""
         ours = row.cells.get(OURS, Cell()).value
+        if self.least and self.limit is not None:
+            ratio = None if ours is None else ours / self.limit
+            return f"at least {self.limit:g} {row.unit}", ratio, None if ratio is None else ratio >= 1
         if self.peer is None:
             wanted, bound = f"at most {self.limit:g} {row.unit}", self.limit
         else:

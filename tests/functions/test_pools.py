@@ -152,7 +152,7 @@ def test_a_change_ends_what_waits_and_lets_calls_finish(staged: Callable[..., No
         await stage.pools.invoke(function, b"1")
         under_way = asyncio.ensure_future(stage.pools.invoke(function, b"2"))
         await asyncio.sleep(0.01)
-        changed = stage.registry.update(function, None)
+        changed = stage.registry.update(function, None, description="changed")
         assert (await under_way).answer == b"2"
         await eventually(lambda: stage.alive() == [])
         await stage.pools.invoke(changed, b"3")

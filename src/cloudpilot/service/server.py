@@ -140,7 +140,6 @@ def serve(settings: Settings) -> int:
         config = uvicorn.Config(
             app.make(settings, store),
             http="httptools",
-            loop="uvloop",
             ws=proxy.Tunnel,
             lifespan="on",
             log_config=None,

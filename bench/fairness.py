@@ -1,0 +1,41 @@
+"""Table: what a tenant notices of another one's thousand calls at once against a limit of ten."""
+
+from __future__ import annotations
+
+import threading
+
+from bench import load, services
+from bench.report import Cell, Row, Table
+
+CROWD = 1000
+LIMIT = 10
+SECONDS = 4.0
+_SLEEP = "import time\ndef handler(event, context):\n    time.sleep(0.2)\n    return event\n"
+
+
+def measure(_peers: object = None) -> Table:
+    """The quiet tenant alone, and while the other one is loud."""
+    with services.cloud() as cloud:
+        cloud.ask("/v1/projects", body={"name": "loud"})
+        other = cloud.ask("/v1/keys", body={"name": "loud", "project": "loud", "role": "user"})
+        quiet, loud = cloud.lambda_client(), cloud.lambda_client(other["key"])
+        services.make_function(quiet, "quiet")
+        services.make_function(loud, "loud", _SLEEP)
+        loud.put_function_concurrency(FunctionName="loud", ReservedConcurrentExecutions=LIMIT)
+        request, noise = cloud.call_request("quiet"), cloud.call_request("loud", key=other["key"])
+        load.run(cloud.port, LIMIT, 1.0, noise)
+        load.run(cloud.port, 1, 1.0, request)
+        alone = load.run(cloud.port, 1, SECONDS, request)
+        results: list[load.Load] = []
+        crowd = threading.Thread(target=lambda: results.append(load.run(cloud.port, CROWD, 0.0, noise)))
+        crowd.start()
+        beside = load.run(cloud.port, 1, SECONDS, request)
+        crowd.join()
+    [crowded] = results
+    rows = [
+        Row("median", "ms", {"alone": Cell(alone.median), "beside the crowd": Cell(beside.median)}),
+        Row("99 %", "ms", {"alone": Cell(alone.slowest), "beside the crowd": Cell(beside.slowest)}),
+        Row("the crowd: answered 200", "", {"beside the crowd": Cell(float(crowded.calls - crowded.others))}),
+        Row("the crowd: refused (429)", "", {"beside the crowd": Cell(float(crowded.others))}),
+    ]
+    return Table(f"A quiet tenant's calls while another sends {CROWD} at once against a limit of {LIMIT}", rows)
