@@ -100,6 +100,10 @@ impl Files for Empty {
         Err(Errno::ENOENT)
     }
 
+    fn write_layer(&self, _: &[Vec<u8>], _: OwnedFd) -> Result<u64, Errno> {
+        Err(Errno::ENOSYS)
+    }
+
     fn watch(&self, _user: &User, _path: &[u8], _recursive: bool, _then: OnChange) -> Result<Box<dyn Send>, Errno> {
         Ok(Box::new(()))
     }

@@ -270,6 +270,10 @@ impl Files for GuestFiles {
         entries::rename((&walk, from), (&walk, to), 0)
     }
 
+    fn write_layer(&self, left_out: &[Vec<u8>], to: OwnedFd) -> Result<u64, Errno> {
+        crate::layer::write(&self.kernel, left_out, to)
+    }
+
     fn watch(&self, user: &User, path: &[u8], recursive: bool, then: OnChange) -> Result<Box<dyn Send>, Errno> {
         let visitor = self.visitor(user)?;
         let place = visitor.walk().lookup(path, true)?;

@@ -15,6 +15,7 @@ mod guest_files;
 mod host_root;
 mod janitor;
 mod kernel_process;
+mod layer;
 pub mod machine;
 mod news;
 mod packet;

@@ -90,6 +90,8 @@ pub trait Files: Send + Sync {
     fn remove(&self, user: &User, path: &[u8]) -> Result<(), Errno>;
     /// Renames.
     fn rename(&self, user: &User, from: &[u8], to: &[u8]) -> Result<(), Errno>;
+    /// Writes what was changed about the root as a tar archive with whiteouts, but for some paths; answers its length.
+    fn write_layer(&self, left_out: &[Vec<u8>], to: OwnedFd) -> Result<u64, Errno>;
     /// Reports changes in a directory until `then` answers false, or the watch is dropped.
     fn watch(&self, user: &User, path: &[u8], recursive: bool, then: OnChange) -> Result<Box<dyn Send>, Errno>;
 }

@@ -59,6 +59,13 @@ struct Watch {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct WriteLayer {
+    /// Absolute paths.
+    leave_out: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Unwatch {
     watch: u64,
 }
@@ -77,6 +84,7 @@ pub fn serve(connection: &Arc<Connection>, id: &Value, method: &str, params: Val
         "rename" => rename,
         "watch" => watch,
         "unwatch" => unwatch,
+        "write_layer" => write_layer,
         _ => {
             let failure = Failure::new(Code::NotFound, format!("There is no method `{method}`"));
             return connection.reply(id, Err(failure), None);
@@ -185,4 +193,12 @@ fn unwatch(connection: &Arc<Connection>, params: Value, _: &mut Vec<OwnedFd>) ->
         true => Ok(json!({})),
         false => Err(Failure::new(Code::NotFound, format!("There is no watch {watch}"))),
     }
+}
+
+fn write_layer(connection: &Arc<Connection>, params: Value, descriptors: &mut Vec<OwnedFd>) -> Answer {
+    let WriteLayer { leave_out } = decode(params)?;
+    let left_out = leave_out.iter().map(|path| Ok(absolute(path)?[1..].to_vec())).collect::<Result<Vec<_>, Failure>>()?;
+    let files = connection.server.machine.files();
+    let size = files.write_layer(&left_out, descriptor(descriptors)?).map_err(cannot("write the changes of", "/"))?;
+    Ok(json!({"size": size}))
 }

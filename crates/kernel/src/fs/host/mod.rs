@@ -156,6 +156,18 @@ impl HostDirectory {
         Ok(attributes)
     }
 
+    /// Whether both are the same directory of the host.
+    pub fn is_same(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        let numbers = |directory: &Self| match &directory.way {
+            Way::Below { numbers, .. } => Some(*numbers),
+            Way::Root(_) | Way::Gone => None,
+        };
+        match (numbers(self), numbers(other)) {
+            (None, None) => Arc::ptr_eq(self, other),
+            (own, theirs) => own == theirs,
+        }
+    }
+
     /// Finds an entry.
     pub fn find(self: &Arc<Self>, name: &[u8]) -> Result<HostEntry, Errno> {
         let owners = self.owners.as_ref().and_then(|owners| owners.below(name));

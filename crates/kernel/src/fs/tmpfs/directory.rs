@@ -1,7 +1,7 @@
 //! Directories: own entries over those of a lower directory.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
@@ -128,6 +128,26 @@ fn is_empty(node: &Node) -> Result<bool, Errno> {
 }
 
 impl Node {
+    /// A directory's own entries, and the names of `lower` that it shows no more. What it would show of another directory than that one is
+    /// entered first; what it shows of that one and nobody has looked up yet is in neither list.
+    pub(super) fn contents_over(&self, lower: Option<&Arc<HostDirectory>>) -> Result<(Vec<(Vec<u8>, Arc<Self>)>, HashSet<Vec<u8>>), Errno> {
+        let mut state = self.state.write();
+        let Body::Directory(directory) = &mut state.body else { return Err(Errno::ENOTDIR) };
+        let over_it = directory.lower.as_ref().zip(lower).is_some_and(|(own, lower)| own.is_same(lower));
+        if !over_it {
+            directory.absorb(&self.filesystem)?;
+        }
+        let entries: Vec<_> = directory.entries.iter().map(|(name, node)| (name.to_vec(), Arc::clone(node))).collect();
+        let gone: HashSet<Vec<u8>> = match lower {
+            _ if over_it => directory.absent.keys().map(|name| name.to_vec()).collect(),
+            Some(lower) => {
+                lower.list()?.into_iter().map(|(name, ..)| name).filter(|name| !directory.entries.contains_key(&name[..])).collect()
+            }
+            None => HashSet::new(),
+        };
+        Ok((entries, gone))
+    }
+
     pub(super) fn find(&self, name: &[u8]) -> Result<Arc<Self>, Errno> {
         if let Body::Directory(directory) = &self.state.read().body {
             if let Some(found) = directory.entries.get(name) {

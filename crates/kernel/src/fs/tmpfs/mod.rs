@@ -4,6 +4,7 @@
 //!
 //! Lock order: a directory's state before its children's; two directories by number.
 
+pub mod changes;
 mod directory;
 mod file;
 mod node;
@@ -16,6 +17,7 @@ use cloudpilot_memory::MemoryFile;
 
 pub use node::{Body, Lower, Node};
 
+use crate::fs::host::HostDirectory;
 use crate::vfs::inode::FilesystemFigures;
 
 /// Bytes that a name, node and its bookkeeping are charged with, so that empty files run into the size limit too.
@@ -35,6 +37,8 @@ pub struct Tmpfs {
     nodes: AtomicU64,
     next_inode: AtomicU64,
     overlay: bool,
+    /// The directory that the whole of it lies over.
+    lower: Option<Arc<HostDirectory>>,
 }
 
 static NEXT_DEVICE: AtomicU64 = AtomicU64::new(0x20);
@@ -50,6 +54,10 @@ impl Tmpfs {
             nodes: AtomicU64::new(0),
             next_inode: AtomicU64::new(1),
             overlay: lower.is_some(),
+            lower: lower.as_ref().and_then(|lower| match lower {
+                Lower::Host(directory) => Some(Arc::clone(directory)),
+                Lower::Empty => None,
+            }),
         });
         Node::root(filesystem, permissions, lower)
     }

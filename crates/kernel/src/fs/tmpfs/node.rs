@@ -46,6 +46,11 @@ impl LowerFile {
     pub fn open(&self) -> Result<Arc<OwnedFd>, Errno> {
         self.opened.get(|| self.directory.open_file(&self.name, OFlags::RDONLY))
     }
+
+    /// Whether this is where a directory has it.
+    pub(super) fn is(&self, directory: &Arc<HostDirectory>, name: &[u8]) -> bool {
+        self.name == name && self.directory.is_same(directory)
+    }
 }
 
 /// A node's contents.
