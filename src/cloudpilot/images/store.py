@@ -40,6 +40,7 @@ from cloudpilot.images.unpack import Unpacker, copy_tree
 
 LONGEST_NAME = 200
 """Characters of a name, quoted: it becomes the name of a file."""
+_DIRECTORY = "directory:"
 UNUSED_PATIENCE = 60.0
 """Seconds that a root stays after it was last asked for: whoever asked may be about to start a sandbox from it."""
 
@@ -154,6 +155,8 @@ class Images:
         digests = [_file_digest(path) for path in layers]
 
         def read(index: int) -> LayerFile:
+            if index < len(above):
+                raise NotFoundException("The files of the image that this one stands on are gone", "import it again")
             return LayerFile(layers[index - len(above)], digests[index - len(above)])
 
         root = self._root([*above, *digests], config.workdir, read, progress)
@@ -212,7 +215,10 @@ class Images:
     def _root(self, layers: list[str], workdir: str, read: Callable[[int], LayerFile], progress: Progress) -> str:
         """The root of these layers, made unless it is there. Answers its id."""
         self.prepare()
-        root_id = hashlib.sha256(json.dumps([layers, workdir]).encode()).hexdigest()
+        if workdir != "/":
+            # Programs expect that it is there; so it is a part of the root, as if a layer had it.
+            layers = [*layers, f"{_DIRECTORY}{workdir}"]
+        root_id = hashlib.sha256(json.dumps(layers).encode()).hexdigest()
         target = self._path("roots", root_id)
         with contextlib.suppress(OSError):
             # Nobody shall remove it now.
@@ -220,8 +226,8 @@ class Images:
             progress("the files are there already")
             return root_id
         with self._temporary() as directory:
-            size = self._unpack(directory, layers, workdir, read, progress)
-            value = {"layers": layers, "workdir": workdir, "size": size}
+            size = self._unpack(directory, layers, read, progress)
+            value = {"layers": layers, "size": size}
             with open(os.path.join(directory, "layers.json"), "w", encoding="utf-8") as file:
                 json.dump(value, file)
             try:
@@ -232,7 +238,7 @@ class Images:
                 # Somebody else was quicker.
         return root_id
 
-    def _unpack(self, directory: str, layers: list[str], workdir: str, read: Callable[[int], LayerFile], progress: Progress) -> int:
+    def _unpack(self, directory: str, layers: list[str], read: Callable[[int], LayerFile], progress: Progress) -> int:
         root = os.path.join(directory, "root")
         base, count = self._longest_beginning(layers)
         size = 0
@@ -248,10 +254,11 @@ class Images:
         unpacker = Unpacker(root, owners)
         try:
             for index in range(count, len(layers)):
+                if layers[index].startswith(_DIRECTORY):
+                    unpacker.make_directory(layers[index].removeprefix(_DIRECTORY))
+                    continue
                 progress(f"layer {index + 1} of {len(layers)}")
                 read(index).apply(unpacker, budget)
-            if workdir != "/":
-                unpacker.make_directory(workdir)
             if unpacker.devices_left_out:
                 progress(f"{unpacker.devices_left_out} device nodes were left out: sandboxes have their own `/dev`")
         finally:
@@ -264,8 +271,7 @@ class Images:
         best: tuple[str | None, int] = None, 0
         for each in os.listdir(self._path("roots")):
             value = _read(self._path("roots", each, "layers.json"))
-            if value is None or value["workdir"] != "/":
-                # A directory that was made for another image's sake is not ours.
+            if value is None:
                 continue
             count = len(value["layers"])
             if best[1] < count <= len(layers) and layers[:count] == value["layers"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import posixpath
@@ -17,12 +18,13 @@ from cloudpilot.engine.client import REQUEST_TIMEOUT, Client
 from cloudpilot.engine.pending import Driven, Pending
 from cloudpilot.errors import NotFoundException, SandboxEndedException, SandboxException
 from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.processes import End, Process, fulfil
+from cloudpilot.service.processes import End, Output, Process, fulfil
+from cloudpilot.service.sandbox_log import LONGEST_LINE, SandboxLog
 
 MOST_EVENTS = 4096
 """Events of a watch that wait for somebody to ask for them."""
-MOST_LOG_LINES = 1000
-"""Newest lines of a sandbox's log that are kept."""
+MOST_LINES_A_SECOND = 200
+"""Lines of one program that its sandbox's log takes: one that prints without end must not keep the service busy."""
 _CHUNK = 256 << 10
 _PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031
@@ -61,12 +63,22 @@ async def settle(pending: Pending[Any]) -> Any:
 class Agent:
     """One sandbox's control socket, as the service uses it. `on_end` is called once, when the sandbox has hung up."""
 
-    def __init__(self, sandbox_id: str, envs: Mapping[str, str], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sandbox_id: str,
+        envs: Mapping[str, str],
+        on_end: Callable[[], None],
+        user: str = "",
+        workdir: str = "",
+        log: SandboxLog | None = None,
+    ) -> None:
         self.id = sandbox_id
+        self._log = log
         self.envs = dict(envs)
+        self._user = user
+        self._workdir = workdir
         self.processes: dict[int, Process] = {}
         self.watches: dict[int, Watch] = {}
-        self.log: deque[tuple[float, str, str]] = deque(maxlen=MOST_LOG_LINES)
         self._on_end = on_end
         self._starting = 0
         self._early_ends: dict[int, tuple[int | None, int | None]] = {}
@@ -96,7 +108,8 @@ class Agent:
             status = event.get("exit_code"), event.get("signal")
             if process is not None:
                 process.ended(*status)
-                self.note("info", f"process {process.pid} ended: {process.end.status if process.end else ''}")
+                how = process.end.status if process.end else ""
+                self.note("info", f"process {process.pid} ended: {how}", pid=process.pid)
             elif waited is not None and not waited.done():
                 waited.set_result(status)
             elif self._starting:
@@ -129,9 +142,30 @@ class Agent:
         self._ended = True
         self.client.close()
 
-    def note(self, level: str, line: str) -> None:
+    def note(self, level: str, line: str, **fields: Any) -> None:
         """Writes a line into the sandbox's log."""
-        self.log.append((time.time(), level, line))
+        if self._log is not None:
+            self._log.note(level, line, **fields)
+
+    async def note_output(self, process: Process, **fields: Any) -> None:
+        """Writes what a program prints into the sandbox's log, as far as that is not too much."""
+        rest = {"stdout": b"", "stderr": b""}
+        second, count, left_out = 0, 0, 0
+        async for item in _until_lost(process):
+            if not isinstance(item, Output):
+                continue
+            *lines, rest[item.kind] = (rest[item.kind] + item.data).split(b"\n")
+            rest[item.kind] = rest[item.kind][-LONGEST_LINE:]
+            for line in lines:
+                if int(time.monotonic()) != second:
+                    if left_out:
+                        self.note("warn", f"{left_out} lines were left out", **fields)
+                    second, count, left_out = int(time.monotonic()), 0, 0
+                count += 1
+                if count > MOST_LINES_A_SECOND:
+                    left_out += 1
+                    continue
+                self.note("info", line.decode(errors="replace"), stream=item.kind, **fields)
 
     async def call(
         self, method: str, params: dict[str, Any], descriptors: list[int] | None = None, timeout: float | None = REQUEST_TIMEOUT
@@ -169,10 +203,10 @@ class Agent:
         return text.decode(errors="replace")
 
     async def who(self, user: str | None) -> tuple[dict[str, int], str]:
-        """Numbers and home of a user, given as a name or as `UID[:GID]`; root if none is given."""
-        if user in (None, "", "root"):
+        """Numbers and home of a user, given as a name or as `UID[:GID]`; the template's, or root, if none is given."""
+        user = user or self._user or "root"
+        if user == "root":
             return {"uid": 0, "gid": 0}, "/root"
-        assert user is not None
         uid, _, gid = user.partition(":")
         if uid.isascii() and uid.isdigit():
             return {"uid": int(uid), "gid": int(gid) if gid.isdigit() else int(uid)}, "/"
@@ -193,7 +227,7 @@ class Agent:
         for file, addition in (("/etc/passwd", line), ("/etc/group", f"{_E2B_USER}:x:{number}:\n")):
             await self.write_bytes(file, (await self._text(file)).encode() + addition.encode(), None)
         await self.call("make_dir", {"path": f"/home/{_E2B_USER}", "user": None})
-        process = await self.start(["chown", f"{number}:{number}", f"/home/{_E2B_USER}"])
+        process = await self.start(["chown", f"{number}:{number}", f"/home/{_E2B_USER}"], user="root")
         async for _ in process.output():
             pass
         self._accounts = None
@@ -224,8 +258,8 @@ class Agent:
     ) -> Process:
         """Starts a program. `terminal` is rows and columns; with `listen`, somebody will ask for its `output`."""
         who, home = await self.who(user)
-        variables = {**config.default_env(who["uid"]), "HOME": home, "USER": user or "root", **self.envs, **(envs or {})}
-        directory = (await self.place(cwd, user))[0] if cwd else await self._home(home, who)
+        variables = {**config.default_env(who["uid"]), "HOME": home, "USER": user or self._user or "root", **self.envs, **(envs or {})}
+        directory = (await self.place(cwd, user))[0] if cwd else await self._begin(home, who)
         theirs: list[int] = []
         readers: dict[int, str] = {}
         ours: int | None = None
@@ -271,19 +305,20 @@ class Agent:
             early = self._early_ends.pop(process.pid, None)
             if not self._starting:
                 self._early_ends.clear()
-        self.note("info", f"process {process.pid} started: {process.config['cmd']}")
+        self.note("info", f"process {process.pid} started: {process.config['cmd']}", pid=process.pid)
         process.begin(listen=listen)
         if early is not None:
             process.ended(*early)
         else:
             self.processes[process.pid] = process
 
-    async def _home(self, home: str, who: dict[str, int]) -> str:
-        try:
-            found = await self.call("stat", {"path": home, "user": who})
-        except SandboxException:
-            return "/"
-        return home if found["type"] == "directory" else "/"
+    async def _begin(self, home: str, who: dict[str, int]) -> str:
+        for directory in (self._workdir, home):
+            if directory:
+                with contextlib.suppress(SandboxException):
+                    if (await self.call("stat", {"path": directory, "user": who}))["type"] == "directory":
+                        return directory
+        return "/"
 
     async def wait_for(self, pid: int) -> End:
         """Waits for the end of a program that an earlier service started."""
@@ -392,6 +427,14 @@ class Agent:
         """Ends a watch."""
         if self.watches.pop(watch.number, None) is not None:
             await self.call("unwatch", {"watch": watch.number})
+
+
+async def _until_lost(process: Process) -> AsyncIterator[Output | End]:
+    try:
+        async for item in process.output():
+            yield item
+    except (Failure, SandboxException):
+        pass  # The sandbox has ended, which is in its log already.
 
 
 def _enlarge(pipe: int) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cloudpilot import __version__
+from cloudpilot.images import debian
+from cloudpilot.images.image import Image
 from cloudpilot.service import api_models as models
 from cloudpilot.service.access import Caller
+from cloudpilot.service.builds import Build, Builds, Step
 from cloudpilot.service.docs_page import PAGE
 from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.http import Stream, body, caller_of, parse, parse_query, reply
@@ -25,7 +31,8 @@ from cloudpilot.service.openapi import describe
 from cloudpilot.service.processes import End, Output
 from cloudpilot.service.sandboxes import Sandbox, Sandboxes
 from cloudpilot.service.settings import LARGEST_BODY, LARGEST_UPLOAD
-from cloudpilot.service.templates import Template
+from cloudpilot.service.tasks import Progress, Task, Tasks
+from cloudpilot.service.templates import BASE, Template
 
 MOST_OUTPUT = 1 << 20
 """Bytes of each of a command's outputs that are answered."""
@@ -77,6 +84,7 @@ class Operation:
         status: HTTP's status of success.
         raw: Whether it takes raw bytes.
         most: Bytes that its body may have.
+        media_type: What raw bytes that it gives are.
     """
 
     method: str
@@ -90,6 +98,7 @@ class Operation:
     status: int = 200
     raw: bool = False
     most: int = LARGEST_BODY
+    media_type: str = "application/octet-stream"
 
 
 def error_reply(failure: Failure) -> Response:
@@ -110,7 +119,7 @@ def _shown(sandbox: Sandbox) -> dict[str, Any]:
 
 async def _create_sandbox(call: Call) -> Any:
     given: models.SandboxCreate = call.body
-    template = call.state.templates.get(given.template)
+    template = call.state.templates.get(given.template, project=call.caller.project)
     sandbox = await call.sandboxes.create(call.caller, template, timeout=given.timeout, metadata=given.metadata, envs=given.env)
     return _shown(sandbox)
 
@@ -205,25 +214,125 @@ async def _stats(call: Call) -> Any:
 
 
 async def _log(call: Call) -> Any:
-    return {"lines": [{"time": when, "level": level, "message": line} for when, level, line in call.sandbox().inside.log]}
+    return {"lines": call.sandboxes.log_of(call.name("id"), call.caller.project)}
+
+
+def _template_shown(template: Template) -> dict[str, Any]:
+    note = None
+    if template.name == BASE and template.image is None and template.root is None:
+        note = "It shows the host's programs: `pilot image build base` makes a Debian root for it"
+    return {**template.kept(), "note": note}
 
 
 async def _list_templates(call: Call) -> Any:
-    return {"templates": [each.shown() for each in call.state.templates.all()]}
+    return {"templates": [_template_shown(each) for each in call.state.templates.all(call.caller.project)]}
 
 
 async def _put_template(call: Call) -> Any:
-    template = Template(**call.body.model_dump())
-    call.state.templates.put(template)
+    template = call.state.templates.put(Template(**call.body.model_dump()))
     call.state.sandboxes.prepare()
     call.state.access.note(call.caller, "template.put", template.name)
-    return template.shown()
+    return _template_shown(template)
 
 
 async def _remove_template(call: Call) -> Any:
     call.state.templates.remove(call.name("name"))
     call.state.sandboxes.prepare()
     call.state.access.note(call.caller, "template.remove", call.name("name"))
+
+
+async def _build_template(call: Call) -> Any:
+    given: models.BuildCreate = call.body
+    project = call.caller.project
+    call.state.templates.check_owner(given.name, project, admin=call.caller.role == "admin")
+    template = Template(
+        given.name, start_command=given.start_command, ready_command=given.ready_command, memory_mb=given.memory_mb, cpus=given.cpus,
+        network=call.state.templates.get(BASE).network, project=project,
+    )  # fmt: skip
+    steps = [Step(each.kind, each.args) for each in given.steps]
+    build = Build(template, [], given.from_image, given.from_template, steps, given.again)
+    builds: Builds = call.state.builds
+    builds.base_of(build, project)
+    task = call.state.tasks.start(project, "template.build", given.name, lambda progress: builds.run(build, project, progress))
+    call.state.access.note(call.caller, "template.build", given.name, build=task.id)
+    return _task_shown(task)
+
+
+async def _list_images(call: Call) -> Any:
+    found = await run_in_threadpool(call.state.templates.images.all)
+    return {"images": [_image_shown(each) for each in found]}
+
+
+def _image_shown(image: Image) -> dict[str, Any]:
+    shown = {"name": image.name, "digest": image.digest, "size": image.size, "created": image.created}
+    return {**shown, "config": image.config.shown()}
+
+
+async def _add_image(call: Call) -> Any:
+    given: models.ImageCreate = call.body
+    images = call.state.templates.images
+    loop = asyncio.get_running_loop()
+
+    async def work(progress: Progress) -> dict[str, Any]:
+        def say(text: str) -> None:
+            loop.call_soon_threadsafe(progress.note, text)
+
+        if given.kind == "layout":
+            image = await run_in_threadpool(images.import_layout, given.path, given.tag, given.name, say)
+        elif given.kind == "root":
+            image = await run_in_threadpool(images.import_root, given.path, given.name or "", None, say)
+        else:
+            build = functools.partial(debian.build, images, mirror=given.path or debian.MIRROR, progress=say)
+            image = await run_in_threadpool(build)
+        return {"image": image.name, "digest": image.digest}
+
+    task = call.state.tasks.start(call.caller.project, "image.add", given.name or given.path, work)
+    call.state.access.note(call.caller, "image.add", given.name or given.path, task=task.id)
+    return _task_shown(task)
+
+
+async def _remove_image(call: Call) -> Any:
+    await run_in_threadpool(call.state.templates.images.remove, call.query.name)
+    call.state.access.note(call.caller, "image.remove", call.query.name)
+
+
+def _task_shown(task: Task) -> dict[str, Any]:
+    return {"id": task.id, **task.as_value()}
+
+
+async def _list_tasks(call: Call) -> Any:
+    found = call.state.tasks.of(call.caller.project)
+    names = [task.id for task in found]
+    if call.query.after is not None:
+        if call.query.after not in names:
+            raise Failure(Kind.INVALID, "There is no such task", field="after", remedy="take it from `next`")
+        found = found[names.index(call.query.after) + 1 :]
+    page = found[: call.query.limit]
+    return {"tasks": [_task_shown(task) for task in page], "next": page[-1].id if len(found) > len(page) else None}
+
+
+async def _get_task(call: Call) -> Any:
+    return _task_shown(call.state.tasks.get(call.name("id"), call.caller.project))
+
+
+async def _cancel_task(call: Call) -> Any:
+    task = call.state.tasks.get(call.name("id"), call.caller.project)
+    await call.state.tasks.cancel(task)
+    call.state.access.note(call.caller, "task.cancel", task.id)
+
+
+async def _follow_task(call: Call) -> Any:
+    tasks: Tasks = call.state.tasks
+    task = tasks.get(call.name("id"), call.caller.project)
+    last = call.request.headers.get("last-event-id", "")
+    after = int(last) if last.isascii() and last.isdigit() else call.query.after
+
+    async def contents() -> AsyncIterator[bytes]:
+        async for event in tasks.follow(task, after):
+            yield f"id: {event['id']}\nevent: log\ndata: {json.dumps(event)}\n\n".encode()
+        yield f"event: end\ndata: {json.dumps(_task_shown(task))}\n\n".encode()
+
+    return Stream(contents(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 async def _list_keys(call: Call) -> Any:
@@ -286,10 +395,33 @@ OPERATIONS = [
     Operation("GET", "/v1/sandboxes/{id}/files", "Read a file", "user", _read_file, bytes, query=models.FileQuery),
     Operation("PUT", "/v1/sandboxes/{id}/files", "Write a file", "user", _write_file, models.Written, query=models.FileQuery, raw=True),
     Operation("GET", "/v1/sandboxes/{id}/stats", "What a sandbox uses", "read-only", _stats, models.Stats),
-    Operation("GET", "/v1/sandboxes/{id}/log", "What the service did with a sandbox", "read-only", _log, models.Log),
+    Operation(
+        "GET", "/v1/sandboxes/{id}/log", "What happened in a sandbox, also for some time after its end", "read-only", _log, models.Log
+    ),
     Operation("GET", "/v1/templates", "List templates", "read-only", _list_templates, models.Templates),
-    Operation("POST", "/v1/templates", "Add or replace a template", "admin", _put_template, models.Template, models.Template, status=201),
+    Operation(
+        "POST", "/v1/templates", "Add or replace a template", "admin", _put_template, models.Template, models.TemplateCreate, status=201
+    ),
     Operation("DELETE", "/v1/templates/{name}", "Remove a template", "admin", _remove_template, None, status=204),
+    Operation("POST", "/v1/builds", "Build a template from steps", "user", _build_template, models.Task, models.BuildCreate, status=202),
+    Operation("GET", "/v1/images", "List images", "read-only", _list_images, models.Images),
+    Operation("POST", "/v1/images", "Add an image that lies on the host", "admin", _add_image, models.Task, models.ImageCreate, status=202),
+    Operation("DELETE", "/v1/images", "Remove an image", "admin", _remove_image, None, query=models.ImageQuery, status=204),
+    Operation(
+        "GET", "/v1/tasks", "List long operations, the newest first", "read-only", _list_tasks, models.TaskPage, query=models.PageQuery
+    ),
+    Operation("GET", "/v1/tasks/{id}", "Look at a long operation", "read-only", _get_task, models.Task),
+    Operation("DELETE", "/v1/tasks/{id}", "Stop a long operation", "user", _cancel_task, None, status=204),
+    Operation(
+        "GET",
+        "/v1/tasks/{id}/events",
+        "Follow a long operation: server-sent events, with `Last-Event-ID`",
+        "read-only",
+        _follow_task,
+        bytes,
+        query=models.EventsQuery,
+        media_type="text/event-stream",
+    ),
     Operation("GET", "/v1/keys", "List API keys", "admin", _list_keys, models.Keys),
     Operation("POST", "/v1/keys", "Make an API key", "admin", _make_key, models.NewKey, models.KeyCreate, status=201),
     Operation("GET", "/v1/credentials", "This key in the form that AWS's clients take", "read-only", _credentials, models.Credentials),

@@ -157,6 +157,7 @@ class LogLine(BaseModel):
     time: float
     level: str
     message: str
+    fields: dict[str, Any] = Field(description="What it is about, like `pid`, `source` and `stream`")
 
 
 class Log(BaseModel):
@@ -165,11 +166,12 @@ class Log(BaseModel):
     lines: list[LogLine]
 
 
-class Template(Taken):
-    """What sandboxes start from."""
+class TemplateCreate(Taken):
+    """What sandboxes shall start from."""
 
     name: Annotated[str, Field(pattern=NAME)]
-    root: _Text | None = Field(None, description="Directory of the host to show as root; none shows the host's programs")
+    root: _Text | None = Field(None, description="Directory of the host to show as root")
+    image: _Text | None = Field(None, description="Image of the host; without it and `root`, the host's programs are shown")
     start_command: _Text | None = Field(None, description="Shell command that runs on in each sandbox")
     ready_command: _Text | None = Field(None, description="Shell command that succeeds once the sandbox is ready")
     ready_timeout: float = Field(60.0, gt=0, le=600, strict=False)
@@ -178,12 +180,143 @@ class Template(Taken):
     cpus: float | None = Field(None, ge=0.01, le=1024, strict=False)
     network: Literal["none", "host"] = "none"
     prepared: int = Field(0, ge=0, le=MOST_PREPARED, description="Sandboxes that wait, started in advance")
+    user: str = Field("", max_length=64, description="Who commands run as where nothing is said; the image's user, or root")
+    workdir: str = Field("", max_length=4096, description="Where they begin; the image's directory, or the user's home")
+
+
+class Template(BaseModel):
+    """What sandboxes start from."""
+
+    name: str
+    root: str | None
+    image: str | None
+    start_command: str | None
+    ready_command: str | None
+    ready_timeout: float
+    envs: dict[str, str]
+    memory_mb: int
+    cpus: float | None
+    network: str
+    project: str | None = Field(description="Whose it is; none is everybody's")
+    user: str
+    workdir: str
+    build_id: str | None = Field(description="The task that built it")
+    created: float
+    prepared: int
+    note: str | None = Field(description="What one should know about it")
 
 
 class Templates(BaseModel):
     """All templates."""
 
     templates: list[Template]
+
+
+class BuildStep(Taken):
+    """A step of a build."""
+
+    kind: Literal["RUN", "ENV", "WORKDIR", "USER"] = Field(description="What Dockerfiles call it")
+    args: list[_Text] = Field(
+        min_length=1, max_length=256, description="A command and perhaps a user; names and values; a directory; a user"
+    )
+
+
+class BuildCreate(Taken):
+    """A template that shall be built from steps."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    from_image: _Text | None = Field(None, description="Image of the host to begin with; `base` if neither is given")
+    from_template: _Text | None = Field(None, description="Template to begin with")
+    steps: list[BuildStep] = Field([], max_length=500)
+    start_command: _Text | None = None
+    ready_command: _Text | None = None
+    memory_mb: int = Field(DEFAULT_MEMORY_MB, ge=16, le=1 << 20)
+    cpus: float | None = Field(None, ge=0.01, le=1024, strict=False)
+    again: bool = Field(False, description="Even if the same was built before")
+
+
+class ImageConfig(BaseModel):
+    """What an image says about how it is run."""
+
+    entrypoint: list[str]
+    command: list[str]
+    environment: dict[str, str]
+    workdir: str
+    user: str
+    exposed_ports: list[str]
+    stop_signal: str
+    labels: dict[str, str]
+
+
+class Image(BaseModel):
+    """An image of the host."""
+
+    name: str
+    digest: str
+    size: int
+    created: float
+    config: ImageConfig
+
+
+class Images(BaseModel):
+    """All images."""
+
+    images: list[Image]
+
+
+class ImageCreate(Taken):
+    """An image that shall be added from what lies on the host."""
+
+    path: _Text = Field(description="An OCI layout, an archive by `docker save`, or with `kind` root a directory")
+    kind: Literal["layout", "root", "debian"] = Field(
+        "layout", description="`debian` makes `base` out of Debian packages; `path` is a mirror, or empty"
+    )
+    tag: _Text | None = Field(None, description="Which image of the layout")
+    name: _Text | None = Field(None, description="What to call it here")
+
+
+class ImageQuery(Asked):
+    """Which image."""
+
+    name: str = Field(min_length=1, max_length=255)
+
+
+class TaskError(BaseModel):
+    """Why a task failed."""
+
+    code: str
+    message: str
+    field: str | None
+    remedy: str | None
+
+
+class Task(BaseModel):
+    """A long operation."""
+
+    id: str
+    kind: str
+    target: str
+    project: str
+    created: float
+    state: Literal["running", "succeeded", "failed", "cancelled"]
+    progress: float = Field(description="Which part of it is done, from 0 to 1")
+    ended: float | None
+    result: dict[str, Any] | None
+    error: TaskError | None
+    events: int = Field(description="How many events there are")
+
+
+class TaskPage(BaseModel):
+    """Some tasks, the newest first."""
+
+    tasks: list[Task]
+    next: str | None = Field(description="Give it as `after` for the next page")
+
+
+class EventsQuery(Asked):
+    """Which events of a task."""
+
+    after: int = Field(0, ge=0, le=1 << 31, description="Number of the last event that is known")
 
 
 class KeyCreate(Taken):

@@ -25,7 +25,9 @@ from cloudpilot.functions.registry import Registry
 from cloudpilot.images.store import Images
 from cloudpilot.service import api, failures, functions_api, proxy
 from cloudpilot.service.access import Access
+from cloudpilot.service.builds import Builds
 from cloudpilot.service.e2b import control, envd
+from cloudpilot.service.e2b import templates as e2b_templates
 from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.function_urls import FunctionUrls
 from cloudpilot.service.lambda_ import api as lambda_api
@@ -33,7 +35,8 @@ from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.sandboxes import Sandboxes
 from cloudpilot.service.settings import Settings
 from cloudpilot.service.shortcut import Shortcut, call_route
-from cloudpilot.service.templates import Templates
+from cloudpilot.service.tasks import Tasks
+from cloudpilot.service.templates import BASE, Templates
 from cloudpilot.store import Store
 
 log = logging.getLogger("cloudpilot.http")
@@ -114,20 +117,25 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 def make(settings: Settings, store: Store) -> ASGIApp:
     """The application over a store that is open."""
     access = Access(store)
-    templates = Templates(store)
+    images = Images(os.environ.get("CLOUDPILOT_IMAGES") or os.path.join(settings.data, "images"))
+    templates = Templates(store, images)
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        sandboxes = Sandboxes(store, access, templates)
+        sandboxes = Sandboxes(store, access, templates, os.path.join(settings.data, "sandbox-logs"))
         app.state.sandboxes = sandboxes
+        app.state.tasks = Tasks(store)
+        app.state.builds = Builds(templates, sandboxes, settings.data)
         metrics.watch(sandboxes)
         adopted, lost = await sandboxes.adopt()
         sandboxes.prepare()
         log.info("started", extra={"adopted": adopted, "lost": lost})
-        images = Images(os.path.join(settings.data, "images"))
         app.state.registry = Registry(store, Codes(os.path.join(settings.data, "code")), images)
         app.state.logs = Logs(os.path.join(settings.data, "logs"))
+        if not images.has(BASE):
+            hint = "`pilot image build base --images DIR` makes a Debian root with Python and Node"
+            log.info("the template `base` shows the host's programs", extra={"hint": hint, "images": images.directory})
         app.state.layers = Layers(store)
         app.state.pools = Pools(app.state.registry, sandboxes)
         app.state.pools.on_log = app.state.logs.write
@@ -136,11 +144,13 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         app.state.events.close()
         app.state.pools.close()
         app.state.logs.close()
+        await app.state.tasks.close()
         sandboxes.let_go()
 
     calls = lambda_api.routes()
+    e2b_routes = [*control.routes(), *e2b_templates.routes(), *envd.routes()]
     app = Starlette(
-        routes=[*control.routes(), *envd.routes(), *calls, *api.routes(metrics, functions_api.OPERATIONS)],
+        routes=[*e2b_routes, *calls, *api.routes(metrics, functions_api.OPERATIONS)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _on_http_error, **dict.fromkeys((*failures.KNOWN, ClientDisconnect, Exception), _on_error)},
     )

@@ -91,5 +91,5 @@ def _success(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[
     if answer is None:
         return {"description": "Done"}
     if not _is_model(answer):
-        return {"description": "The contents", "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+        return {"description": "The contents", "content": {operation.media_type: {"schema": {"type": "string", "format": "binary"}}}}
     return {"description": "Done", "content": {"application/json": {"schema": schemas[answer]}}}  # type: ignore[index]

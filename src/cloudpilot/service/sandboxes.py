@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -15,10 +16,12 @@ from cloudpilot.engine import config, detached, paths, records, wall
 from cloudpilot.engine.detached import DetachedLife
 from cloudpilot.engine.pending import Driven
 from cloudpilot.errors import SandboxEndedException, SandboxException
+from cloudpilot.service import sandbox_log
 from cloudpilot.service.access import Access, Caller
 from cloudpilot.service.agent import Agent, settle
 from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.prepared import Prepared
+from cloudpilot.service.sandbox_log import SandboxLog
 from cloudpilot.service.settings import LONGEST_LIFE
 from cloudpilot.service.templates import Template, Templates
 from cloudpilot.store import Store, StoreError
@@ -27,6 +30,8 @@ MOST_METADATA = 64
 """Entries of a sandbox's metadata and of its environment."""
 MOST_SAMPLES = 720
 """Figures that are kept of a sandbox, one for each time that somebody asked."""
+_LOGS_PAUSE = 100
+"""Sandboxes that end between two looks at old logs."""
 _END_PAUSE = 0.005
 _ORPHAN_PAUSE = 0.5
 _READY_PAUSE = 0.1
@@ -50,7 +55,9 @@ class Sandbox:
         cpus: CPUs' worth of time.
         network: What its sockets reach.
         state: `starting`, `running`, `ending`.
-        kind: `sandbox`, or `function` for an instance of one, which belongs to the service alone.
+        kind: `sandbox`, or `function` for an instance of one and `build` for one that an image is made in: these are the service's alone.
+        user: Who commands run as where nothing is said; empty is root.
+        workdir: Where they begin; empty is the user's home.
     """
 
     id: str
@@ -65,6 +72,8 @@ class Sandbox:
     network: str
     state: str = "starting"
     kind: str = "sandbox"
+    user: str = ""
+    workdir: str = ""
     agent: Agent | None = None
     life: DetachedLife | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,7 +82,21 @@ class Sandbox:
 
     def as_value(self) -> dict[str, Any]:
         """What the store keeps of it."""
-        names = ("project", "template", "metadata", "envs", "created", "end_at", "memory_mb", "cpus", "network", "state", "kind")
+        names = (
+            "project",
+            "template",
+            "metadata",
+            "envs",
+            "created",
+            "end_at",
+            "memory_mb",
+            "cpus",
+            "network",
+            "state",
+            "kind",
+            "user",
+            "workdir",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -87,20 +110,22 @@ class Sandbox:
 class Sandboxes:
     """All sandboxes of the service."""
 
-    def __init__(self, store: Store, access: Access, templates: Templates) -> None:
+    def __init__(self, store: Store, access: Access, templates: Templates, logs: str | None = None) -> None:
         self._store = store
         self._access = access
         self._templates = templates
+        self._logs = logs
         self._all: dict[str, Sandbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._prepared = Prepared(_settings)
+        self._ended = 0
         self.started = 0
         self.failed = 0
 
     def prepare(self) -> None:
         """Starts in advance what the templates, as they are now, want to have waiting."""
-        self._prepared.fit(self._templates.all())
+        self._prepared.fit(self._templates.prepared())
 
     def waiting(self) -> int:
         """How many sandboxes wait to be used."""
@@ -173,7 +198,7 @@ class Sandboxes:
         sandbox = Sandbox(
             life.id if life else config.new_id(),
             project, template.name, dict(metadata or {}), {**template.envs, **(envs or {})}, now, now + timeout,
-            template.memory_mb, cpus, template.network, kind=kind,
+            template.memory_mb, cpus, template.network, kind=kind, user=template.user, workdir=template.workdir,
         )  # fmt: skip
         self._all[sandbox.id] = sandbox
         # Before it is started: whatever happens to us now, it is found again.
@@ -190,18 +215,24 @@ class Sandboxes:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Whoever waited for it may have gone; then its failure is nobody's.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return task
 
     async def _start(self, sandbox: Sandbox, template: Template, life: DetachedLife | None) -> None:
         try:
             if life is None:
-                life = sandbox.life = DetachedLife(_settings(sandbox.id, template))
+                settings = _settings(sandbox.id, template)
+                if sandbox.kind == "build":
+                    # What is installed may be most of what it holds.
+                    settings["limits"]["tmpfs_bytes"] = settings["limits"]["memory_bytes"]
+                life = sandbox.life = DetachedLife(settings)
             else:
                 sandbox.life = life
                 life.put_to_use(LONGEST_LIFE * 1000)
             life.gone.then(lambda: self._from_engine(sandbox))
             await settle(life.ready)
-            sandbox.agent = Agent(sandbox.id, sandbox.envs, lambda: self._hung_up(sandbox))
+            sandbox.agent = self._agent(sandbox)
             await self._prepare(sandbox.agent, template)
             if sandbox.state == "starting":
                 sandbox.state = "running"
@@ -219,11 +250,26 @@ class Sandboxes:
             self._arm(sandbox)
             sandbox.agent.note("info", f"sandbox started from template {template.name}")
 
+    def _agent(self, sandbox: Sandbox) -> Agent:
+        # Instances of functions come and go by the thousand, and functions have logs of their own.
+        log = SandboxLog(self._logs, sandbox.id, sandbox.project) if sandbox.kind == "sandbox" and self._logs else None
+        hung_up = functools.partial(self._hung_up, sandbox)
+        return Agent(sandbox.id, sandbox.envs, hung_up, sandbox.user, sandbox.workdir, log)
+
+    def log_of(self, sandbox_id: str, project: str) -> list[dict[str, Any]]:
+        """The log of a sandbox that runs, or that ended not long ago."""
+        found = sandbox_log.read(self._logs, sandbox_id, project) if self._logs else None
+        if found is None:
+            # Says so as it is said of sandboxes.
+            self.get(sandbox_id, project)
+        return found or []
+
     async def _prepare(self, agent: Agent, template: Template) -> None:
         # E2B's programs begin in a home that exists.
         await agent.call("make_dir", {"path": "/root", "user": None})
         if template.start_command:
-            await agent.start(["/bin/sh", "-c", template.start_command], tag="start_command", listen=False)
+            started = await agent.start(["/bin/sh", "-c", template.start_command], tag="start_command")
+            self._track(agent.note_output(started, source="start_command"))
         if not template.ready_command:
             return
         deadline = time.monotonic() + template.ready_timeout
@@ -256,7 +302,7 @@ class Sandboxes:
             try:
                 if record is None or not record.lives():
                     raise SandboxEndedException(f"The sandbox `{sandbox_id}` has ended")
-                sandbox.agent = Agent(sandbox_id, sandbox.envs, lambda sandbox=sandbox: self._hung_up(sandbox))  # type: ignore[misc]
+                sandbox.agent = self._agent(sandbox)
             except SandboxException:
                 self._store.transact({entry.key: None})
                 self._access.note(None, "sandbox.lost", sandbox_id)
@@ -265,6 +311,8 @@ class Sandboxes:
             self._all[sandbox_id] = sandbox
             sandbox.agent.note("info", "sandbox adopted by a restarted service")
             self._arm(sandbox)
+        if self._logs:
+            sandbox_log.forget_old(self._logs, set(self._all))
         return len(self._all), lost
 
     async def _end_orphan(self, sandbox_id: str) -> None:
@@ -363,6 +411,11 @@ class Sandboxes:
             reason = str(sandbox.life.gone.result()) if sandbox.life is not None and sandbox.life.gone.settled else "it has ended"
             log.info("sandbox ended", extra={"sandbox": sandbox.id, "reason": reason})
             self._access.note(None, "sandbox.ended", sandbox.id, reason=reason)
+            if sandbox.agent is not None:
+                sandbox.agent.note("info", f"sandbox ended: {reason}")
+            self._ended += 1
+            if self._logs and self._ended % _LOGS_PAUSE == 0:
+                sandbox_log.forget_old(self._logs, set(self._all))
         if sandbox.agent is not None:
             sandbox.agent.close()
         sandbox.gone.set()
@@ -417,7 +470,7 @@ def _settings(sandbox_id: str, template: Template) -> dict[str, Any]:
     return {
         "id": sandbox_id,
         "hostname": sandbox_id,
-        "root": {"kind": "directory", "path": template.root} if template.root else {"kind": "host"},
+        "root": template.root_setting,
         "limits": limits,
         "network": template.network,
         "volumes": template.volumes,

@@ -16,22 +16,25 @@ from starlette.routing import Route
 from cloudpilot.service.e2b import ENVD_VERSION
 from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.http import body, caller_of, parse, parse_query, reply
+from cloudpilot.service.sandbox_log import LEVELS
 from cloudpilot.service.sandboxes import Sandbox, Sandboxes
 from cloudpilot.service.settings import DEFAULT_TIMEOUT
 
 LARGEST_PAGE = 100
+LARGEST_LOG_PAGE = 1000
 _REMEMBERED_KEYS = 1000
 _SNAPSHOTS = "This needs snapshots of the sandbox wall, which do not exist yet"
 _DISK_MB = 0
 """Files of a sandbox lie in its memory."""
 
 
-class _Model(BaseModel):
-    # Later clients say more than we know; E2B's own API takes that as well.
+class Model(BaseModel):
+    """A body. Later clients say more than we know; E2B's own API takes that as well."""
+
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-class NewSandbox(_Model):
+class NewSandbox(Model):
     """The body of a creation."""
 
     template: Annotated[str, Field(alias="templateID", min_length=1, max_length=128)]
@@ -45,13 +48,13 @@ class NewSandbox(_Model):
     network: Any = None
 
 
-class Timeout(_Model):
+class Timeout(Model):
     """A body that gives a time to live."""
 
     timeout: int = DEFAULT_TIMEOUT
 
 
-class Refresh(_Model):
+class Refresh(Model):
     """A body that asks for more time."""
 
     duration: int = 60
@@ -79,7 +82,8 @@ def error_reply(failure: Failure) -> Response:
     return reply(value, failure.kind.status, headers)
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time as E2B writes it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -112,8 +116,8 @@ def _listed(sandbox: Sandbox) -> dict[str, Any]:
         "alias": sandbox.template,
         "sandboxID": sandbox.id,
         "clientID": "cloudpilot",
-        "startedAt": _time(sandbox.created),
-        "endAt": _time(sandbox.end_at),
+        "startedAt": time_text(sandbox.created),
+        "endAt": time_text(sandbox.end_at),
         "cpuCount": max(1, round(sandbox.cpus)),
         "memoryMB": sandbox.memory_mb,
         "diskSizeMB": _DISK_MB,
@@ -138,7 +142,7 @@ async def create(request: Request) -> Response:
     if key and (caller.project, key) in known:
         # The answer to the first try was lost on its way.
         return reply(_opened(request, _all(request).get(known[caller.project, key], caller.project)), 201)
-    template = state.templates.get(given.template, "templateID")
+    template = state.templates.get(given.template, "templateID", caller.project)
     sandbox = await _all(request).create(caller, template, timeout=given.timeout, metadata=given.metadata, envs=given.envs)
     if key:
         known[caller.project, key] = sandbox.id
@@ -246,7 +250,7 @@ async def set_network(request: Request) -> Response:
 
 def _metric(sandbox: Sandbox, sample: dict[str, Any]) -> dict[str, Any]:
     return {
-        "timestamp": _time(sample["time"]),
+        "timestamp": time_text(sample["time"]),
         "timestampUnix": int(sample["time"]),
         "cpuCount": max(1, round(sandbox.cpus)),
         "cpuUsedPct": sample["cpu_percent"],
@@ -276,30 +280,45 @@ async def all_metrics(request: Request) -> Response:
     return reply({"sandboxes": {each.id: _metric(each, await _all(request).sample(each)) for each in found}})
 
 
+class LogQuery(BaseModel):
+    """Which part of a log. Times are milliseconds since 1970."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    start: Annotated[int, Field(ge=0)] = 0
+    cursor: Annotated[int | None, Field(ge=0)] = None
+    limit: Annotated[int, Field(ge=0, le=LARGEST_LOG_PAGE)] = LARGEST_LOG_PAGE
+    direction: Annotated[str, Field(pattern="^(forward|backward)$")] = "forward"
+    level: Annotated[str, Field(pattern="^(debug|info|warn|error)$")] = "debug"
+    search: str = ""
+
+
 async def logs(request: Request) -> Response:
-    """`GET /sandboxes/{id}/logs`: what the service did with the sandbox."""
-    sandbox = _one(request, "read-only")
-    lines = list(sandbox.inside.log)
-    entries = [{"timestamp": _time(when), "message": line, "level": level, "fields": {}} for when, level, line in lines]
+    """`GET /sandboxes/{id}/logs`: what happened in it, also for some time after its end."""
+    caller = caller_of(request)
+    query = parse_query(LogQuery, request.query_params)
+    found = _all(request).log_of(request.path_params["id"], caller.project)
+    least = LEVELS.index(query.level)
+    found = [each for each in found if each["level"] not in LEVELS or LEVELS.index(each["level"]) >= least]
+    found = [each for each in found if query.search in each["message"]]
+    if query.direction == "backward":
+        last = float("inf") if query.cursor is None else query.cursor
+        page = [each for each in reversed(found) if each["time"] * 1000 <= last][: query.limit]
+    else:
+        first = query.start if query.cursor is None else query.cursor
+        page = [each for each in found if each["time"] * 1000 >= first][: query.limit]
+    entries = [
+        {
+            "timestamp": time_text(each["time"]),
+            "message": each["message"],
+            "level": each["level"],
+            "fields": {name: str(value) for name, value in each["fields"].items()},
+        }
+        for each in page
+    ]
     if request.url.path.startswith("/v2/"):
         return reply({"logs": entries})
-    return reply({"logs": [{"timestamp": _time(when), "line": line} for when, _, line in lines], "logEntries": entries})
-
-
-async def templates(request: Request) -> Response:
-    """`GET /templates`."""
-    caller_of(request)
-    return reply(
-        [
-            {
-                "templateID": each.name, "aliases": [each.name], "names": [each.name], "public": True, "envdVersion": ENVD_VERSION,
-                "cpuCount": max(1, round(each.cpus or 1)), "memoryMB": each.memory_mb, "diskSizeMB": _DISK_MB,
-                "buildID": each.name, "buildCount": 1, "buildStatus": "ready", "spawnCount": 0, "lastSpawnedAt": None,
-                "createdAt": _time(0), "updatedAt": _time(0), "createdBy": None,
-            }
-            for each in request.app.state.templates.all()
-        ]
-    )  # fmt: skip
+    return reply({"logs": [{"timestamp": each["timestamp"], "line": each["message"]} for each in entries], "logEntries": entries})
 
 
 def routes() -> list[Route]:
@@ -322,6 +341,5 @@ def routes() -> list[Route]:
             Route(f"{version}/sandboxes/{{id}}/network", set_network, methods=["PUT"]),
             Route(f"{version}/sandboxes/{{id}}/metrics", metrics, methods=["GET"]),
             Route(f"{version}/sandboxes/{{id}}/logs", logs, methods=["GET"]),
-            Route(f"{version}/templates", templates, methods=["GET"]),
         ]
     return [*result, Route("/snapshots", unsupported, methods=["GET"])]
