@@ -216,7 +216,8 @@ def test_the_description_holds_under_generated_requests(service: Service) -> Non
         assert isinstance(result, Ok)
 
         def check(case) -> None:  # type: ignore[no-untyped-def]
-            if (case.method, case.path) == ("DELETE", "/v1/keys/{id}"):
+            # The one might remove our own key, the other would install Debian.
+            if (case.method, case.path) in (("DELETE", "/v1/keys/{id}"), ("POST", "/v1/images")):
                 return
             if isinstance(case.body, dict) and isinstance(case.body.get("prepared"), int) and case.body["prepared"] > 0:
                 # A template or two that have as many sandboxes started as may be would keep the machine busy for the tests that follow.
