@@ -205,6 +205,7 @@ def test_figures_description_and_page(service: Service) -> None:
         assert {"time", "level", "message"} <= json.loads(line).keys()
 
 
+@pytest.mark.timeout(240)  # it asks some hundred times, whatever the machine does besides
 def test_the_description_holds_under_generated_requests(service: Service) -> None:
     schema = schemathesis.openapi.from_url(service.url + "/openapi.json")
     checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
