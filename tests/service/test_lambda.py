@@ -11,6 +11,7 @@ import subprocess
 import sysconfig
 import threading
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,18 @@ def test_bad_archives_and_requests(client: Any) -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(link, "/etc/passwd")
     bomb = zipped({"bomb": bytes(300 << 20)})
-    for bad in (b"no archive", zipped({"../out.py": "x"}), zipped({"/etc/x": "x"}), zipped({}), buffer.getvalue(), bomb):
+    twice = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(twice, "w") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("same", "1")
+        archive.writestr("same", "2")
+    # Says of itself that it is short; a file and a directory of one name; a name that no file system takes; more files than there may be.
+    liar = bytearray(bomb)
+    for mark, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        place = liar.index(mark) + offset
+        liar[place : place + 4] = (1000).to_bytes(4, "little")
+    odd = [bytes(liar), zipped({"a": "x", "a/b": "y"}), zipped({"n" * 300: "x"}), zipped({"a\\..\\b": "x"}), twice.getvalue()]
+    for bad in (b"no archive", zipped({"../out.py": "x"}), zipped({"/etc/x": "x"}), zipped({}), buffer.getvalue(), bomb, *odd):
         with pytest.raises(client.exceptions.InvalidParameterValueException):
             create(client, "bad", bad)
     with pytest.raises(client.exceptions.InvalidParameterValueException):

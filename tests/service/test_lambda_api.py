@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -136,6 +137,37 @@ def test_aliases(client: Any, name: str) -> None:
     client.delete_alias(FunctionName=name, Name="live")
     refused("ResourceNotFoundException", client.get_alias, FunctionName=name, Name="live")
     assert moved["AliasArn"].endswith(f":{name}:live")
+
+
+def test_a_function_knows_by_what_name_it_was_called(client: Any, name: str) -> None:
+    client.publish_version(FunctionName=name)
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    arn = client.get_function_configuration(FunctionName=name)["FunctionArn"]
+    for qualifier, end in ((None, ""), ("1", ":1"), ("live", ":live"), ("$LATEST", ":$LATEST")):
+        given = {} if qualifier is None else {"Qualifier": qualifier}
+        assert call(client, name, {}, **given)[0][2] == arn + end
+
+
+def test_what_is_set_for_an_alias_goes_first(service: Service, client: Any, name: str) -> None:
+    """A call through the alias is not tried again, and its failure is told to another function."""
+    create(client, f"{name}-told", zipped({"app.py": "import json\ndef handler(event, context):\n    print('told', json.dumps(event))\n"}))
+    failing = "def handler(event, context):\n    raise ValueError(event)\n"
+    client.update_function_code(FunctionName=name, ZipFile=zipped({"app.py": failing}), Publish=True)
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    told = client.get_function_configuration(FunctionName=f"{name}-told")["FunctionArn"]
+    settings = {"MaximumRetryAttempts": 0, "DestinationConfig": {"OnFailure": {"Destination": told}}}
+    client.put_function_event_invoke_config(FunctionName=name, Qualifier="live", **settings)
+    assert client.invoke(FunctionName=name, Qualifier="live", InvocationType="Event", Payload=b'"by alias"')["StatusCode"] == 202
+    deadline = time.monotonic() + 40
+    text = ""
+    while "RetriesExhausted" not in text:
+        assert time.monotonic() < deadline, text
+        entries = service.request("GET", f"/v1/functions/{name}-told/log?after=0&wait=5")[1]["entries"]
+        text = "".join(each["text"] for each in entries)
+    record = json.loads(text.partition("told ")[2].partition("\n")[0])
+    assert record["requestPayload"] == "by alias"
+    assert record["requestContext"]["approximateInvokeCount"] == 1
+    client.delete_function(FunctionName=f"{name}-told")
 
 
 def test_layers(client: Any) -> None:

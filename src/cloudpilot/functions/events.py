@@ -86,13 +86,15 @@ class Events:
 
     # Taking calls.
 
-    def accept(self, function: Function, payload: bytes, key_id: str) -> str:
+    def accept(self, function: Function, payload: bytes, key_id: str, qualifier: str | None = None) -> str:
         """Takes a call; it is done even if the service dies meanwhile. Answers its number."""
         line = self._lines.get((function.project, function.name))
         if line is not None and len(line.due) >= MOST_EVENTS:
             message = f"{MOST_EVENTS} asynchronous calls of `{function.name}` wait already"
             raise FunctionError("TooManyRequestsException", message, "FunctionInvocationRateLimitExceeded")
         key, value = _event(function.project, function.name, function.version, payload, key_id)
+        if qualifier is not None:
+            value["qualifier"] = qualifier
         self._store.transact({key: value})
         self._line_up(key, value)
         self._look()
@@ -156,14 +158,14 @@ class Events:
         except FunctionError:
             self._store.transact({key: None})  # The function is gone, and nobody can be told.
             return None
-        config = self._registry.event_config(function)
+        config = self._registry.event_config(function, value.get("qualifier"))
         accepted, tries = float(value.get("accepted", 0.0)), int(value.get("tries", 0))
         if accepted and time.time() - accepted > config.most_age:
             self._finish(key, value, function, "EventAgeExceeded", None)
             return None
         busy = False
         try:
-            outcome = await self._pools.invoke(function, base64.b64decode(value["payload"]))
+            outcome = await self._pools.invoke(function, base64.b64decode(value["payload"]), qualifier=value.get("qualifier"))
         except FunctionError as refused:
             # There was no place: that is not the function's failure, and counts as no try.
             busy = True
@@ -189,7 +191,7 @@ class Events:
 
     def _finish(self, key: str, value: dict[str, Any], function: Function, condition: str, outcome: Outcome | None) -> None:
         """Removes a call that is done or given up, and in the same breath takes the calls that follow from that."""
-        config = self._registry.event_config(function)
+        config = self._registry.event_config(function, value.get("qualifier"))
         record = json.dumps(_record(value, function, condition, outcome)).encode()
         wanted = [(config.on_success, record)] if condition == "Success" else [(config.on_failure, record)]
         if condition != "Success" and function.dead_letters is not None:

@@ -18,7 +18,7 @@ from cloudpilot.functions.demand import Demand, Demands
 from cloudpilot.functions.errors import FunctionError
 from cloudpilot.functions.launch import launch_of
 from cloudpilot.functions.pool import Pool
-from cloudpilot.functions.records import LATEST, Function
+from cloudpilot.functions.records import LATEST, Function, arn_of
 from cloudpilot.functions.turns import Turns
 from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.templates import Template
@@ -85,15 +85,17 @@ class Pools:
 
     # Calls.
 
-    async def invoke(self, function: Function, payload: bytes, client_context: str | None = None) -> Outcome:
-        """Calls a function."""
-        call = Call(payload, function.arn, float(function.timeout), client_context=client_context)
+    async def invoke(self, function: Function, payload: bytes, client_context: str | None = None, qualifier: str | None = None) -> Outcome:
+        """Calls a function; `qualifier` is what its caller named it by."""
+        call = Call(payload, arn_of(function.name, qualifier), float(function.timeout), client_context=client_context)
         return await self._run(function, call)
 
-    async def stream(self, function: Function, payload: bytes, client_context: str | None = None) -> AsyncIterator[bytes | Outcome]:
+    async def stream(
+        self, function: Function, payload: bytes, client_context: str | None = None, qualifier: str | None = None
+    ) -> AsyncIterator[bytes | Outcome]:
         """Calls a function. Answers the pieces of its answer as they come, and then what became of the call."""
         stream = Stream()
-        call = Call(payload, function.arn, float(function.timeout), client_context=client_context, stream=stream)
+        call = Call(payload, arn_of(function.name, qualifier), float(function.timeout), client_context=client_context, stream=stream)
         running = self._spawn(self._run(function, call))
         running.add_done_callback(lambda _: stream.finish())
         try:

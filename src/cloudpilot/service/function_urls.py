@@ -116,15 +116,15 @@ class FunctionUrls:
             function = self._state.registry.pick(url.project, url.function, url.qualifier)
             event = event_of(request, url, path, content, visible_headers(request), number, caller)
             if url.stream:
-                return await self._stream(function, event, number)
-            outcome = await self._state.pools.invoke(function, event)
+                return await self._stream(function, event, number, url.qualifier)
+            outcome = await self._state.pools.invoke(function, event, qualifier=url.qualifier)
         except FunctionError as error:
             return error_reply(error) if status_of(error) == 429 else _refused(502, "Internal Server Error", error.kind)
         return _in_one_piece(outcome, number)
 
-    async def _stream(self, function: Function, event: bytes, number: str) -> Response:
+    async def _stream(self, function: Function, event: bytes, number: str, qualifier: str | None) -> Response:
         """Hands the answer on as it comes. What is no stream with a head comes as one with the status 200."""
-        pieces: AsyncGenerator[bytes | Outcome] = self._state.pools.stream(function, event)
+        pieces: AsyncGenerator[bytes | Outcome] = self._state.pools.stream(function, event, qualifier=qualifier)
         begin = b""
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(contextlib.aclosing(pieces))

@@ -61,9 +61,9 @@ async def _invoke(call: Call) -> Response:
     if kind == "DryRun":
         return Response(status_code=204)
     if kind == "Event":
-        number = call.state.events.accept(function, call.text or b"{}", call.caller.key_id)
+        number = call.state.events.accept(function, call.text or b"{}", call.caller.key_id, call.named().qualifier)
         return Response(status_code=202, headers={"x-amzn-RequestId": number})
-    outcome = await call.state.pools.invoke(function, call.text or b"{}", _client_context(call))
+    outcome = await call.state.pools.invoke(function, call.text or b"{}", _client_context(call), call.named().qualifier)
     headers = {"X-Amz-Executed-Version": function.version}
     if outcome.error is not None:
         headers["X-Amz-Function-Error"] = outcome.error
@@ -81,7 +81,7 @@ async def _invoke_with_stream(call: Call) -> Response:
         return Response(status_code=204)
     headers = {"X-Amz-Executed-Version": function.version}
     tail = call.request.headers.get("x-amz-log-type") == "Tail"
-    pieces = call.state.pools.stream(function, call.text or b"{}", _client_context(call))
+    pieces = call.state.pools.stream(function, call.text or b"{}", _client_context(call), call.named().qualifier)
     # Whether it can be called at all is told by the status; all that comes later, in the stream.
     first = await anext(pieces)
     return Stream(_messages(first, pieces, tail=tail), 200, headers, event_stream.CONTENT_TYPE)
@@ -106,7 +106,7 @@ def _client_context(call: Call) -> str | None:
 
 async def _invoke_async(call: Call) -> Response:
     function = _checked(call, "Event")
-    call.state.events.accept(function, call.text or b"{}", call.caller.key_id)
+    call.state.events.accept(function, call.text or b"{}", call.caller.key_id, call.named().qualifier)
     return reply({"Status": 202}, 202)
 
 
