@@ -20,7 +20,7 @@ from running_service import PILOT, Service, set_e2b
 
 
 def _eventually(condition) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
@@ -31,9 +31,9 @@ def test_sandboxes_are_adopted(own_service: Service, monkeypatch: pytest.MonkeyP
     set_e2b(own_service, monkeypatch)
     sandbox = Sandbox.create(timeout=300, metadata={"kept": "yes"}, envs={"A": "still"})
     sandbox.files.write("/tmp/state", "kept")
-    running = sandbox.commands.run("sleep 6; exit 5", background=True)
+    running = sandbox.commands.run("until test -e /tmp/go; do sleep 0.1; done; exit 5", background=True)
     running.disconnect()
-    short = Sandbox.create(timeout=3)
+    short = Sandbox.create(timeout=12)
     status = own_service.stop(how)
     assert how == signal.SIGKILL or status == 0
     assert len(own_service.sandboxes_left()) == 2
@@ -43,8 +43,10 @@ def test_sandboxes_are_adopted(own_service: Service, monkeypatch: pytest.MonkeyP
     assert info.metadata == {"kept": "yes"}
     assert sandbox.files.read("/tmp/state") == "kept"
     assert sandbox.commands.run("echo $A").stdout == "still\n"
+    again = sandbox.commands.connect(running.pid)
+    sandbox.files.write("/tmp/go", "")
     with pytest.raises(Exception, match="exit"):
-        sandbox.commands.connect(running.pid).wait()
+        again.wait()
     # Its deadline passed, or passes now.
     _eventually(lambda: not short.is_running())
     assert sandbox.kill()
