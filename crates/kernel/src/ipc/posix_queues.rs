@@ -9,6 +9,7 @@ use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
 use crate::io::Destination;
+use crate::net::netlink::NetlinkSocket;
 use crate::signal;
 use crate::task::{Credentials, Process, Task};
 use crate::vfs::file::{File, FileOps};
@@ -57,8 +58,52 @@ struct State {
 struct Notify {
     process: Weak<Process>,
     pid: i32,
-    /// Signal and value; none takes the place without being told.
-    signal: Option<(i32, u64)>,
+    means: Means,
+}
+
+/// How somebody is told of a message, `struct sigevent`.
+pub enum Means {
+    /// Not at all: the place is taken.
+    Silence,
+    /// By a signal with a value.
+    Signal(i32, u64),
+    /// By bytes of theirs in a netlink socket, whose reader starts a thread: what the C library makes of `SIGEV_THREAD`.
+    Socket(Arc<NetlinkSocket>, Cookie),
+}
+
+/// What comes out of the socket; the last byte says why.
+pub type Cookie = [u8; 32];
+
+/// `NOTIFY_WOKENUP`: a message came.
+const WOKEN_UP: u8 = 1;
+/// `NOTIFY_REMOVED`: none will be told any more.
+const REMOVED: u8 = 2;
+
+impl Notify {
+    fn message_came(self, sender: &Task) {
+        match self.means {
+            Means::Silence => {}
+            Means::Signal(number, value) => {
+                if let Some(process) = self.process.upgrade() {
+                    let mut info = signal::info_from_task(sender, number, raw::SI_MESGQ);
+                    info.fields[1] = value;
+                    signal::send_to_process(&process, &info);
+                }
+            }
+            Means::Socket(socket, cookie) => put_cookie(&socket, cookie, WOKEN_UP),
+        }
+    }
+
+    fn is_taken_back(self) {
+        if let Means::Socket(socket, cookie) = self.means {
+            put_cookie(&socket, cookie, REMOVED);
+        }
+    }
+}
+
+fn put_cookie(socket: &NetlinkSocket, mut cookie: Cookie, why: u8) {
+    cookie[31] = why;
+    socket.deliver(&cookie);
 }
 
 /// What a queue counts for under `RLIMIT_MSGQUEUE`: its messages, and what Linux keeps about each and about each priority.
@@ -163,12 +208,8 @@ impl Queue {
             state.messages.insert(place, (priority, text.to_vec()));
             if state.messages.len() == 1 && state.receivers == 0 { state.notify.take() } else { None }
         };
-        if let Some(Notify { process, signal: Some((number, value)), .. }) = told
-            && let Some(process) = process.upgrade()
-        {
-            let mut info = signal::info_from_task(task, number, raw::SI_MESGQ);
-            info.fields[1] = value;
-            signal::send_to_process(&process, &info);
+        if let Some(notify) = told {
+            notify.message_came(task);
         }
         self.queue.notify(PollEvents::IN);
         Some(())
@@ -192,18 +233,21 @@ impl Queue {
     }
 
     /// Registers the process to be told of the next message, or takes that back.
-    pub fn notify(&self, process: &Arc<Process>, signal: Option<Option<(i32, u64)>>) -> Result<(), Errno> {
-        let mut state = self.state.lock();
-        let taken = state.notify.as_ref().is_some_and(|notify| notify.process.upgrade().is_some_and(|process| !process.has_exited()));
-        match signal {
-            Some(_) if taken => return Err(Errno::EBUSY),
-            Some(signal) => state.notify = Some(Notify { process: Arc::downgrade(process), pid: process.pid, signal }),
-            None => {
-                let own = state.notify.as_ref().is_some_and(|notify| notify.pid == process.pid);
-                if own {
-                    state.notify = None;
+    pub fn notify(&self, process: &Arc<Process>, means: Option<Means>) -> Result<(), Errno> {
+        let taken_back = {
+            let mut state = self.state.lock();
+            let taken = state.notify.as_ref().is_some_and(|notify| notify.process.upgrade().is_some_and(|process| !process.has_exited()));
+            match means {
+                Some(_) if taken => return Err(Errno::EBUSY),
+                Some(means) => {
+                    state.notify = Some(Notify { process: Arc::downgrade(process), pid: process.pid, means });
+                    None
                 }
+                None => state.notify.take_if(|notify| notify.pid == process.pid),
             }
+        };
+        if let Some(notify) = taken_back {
+            notify.is_taken_back();
         }
         Ok(())
     }
@@ -221,8 +265,14 @@ impl FileOps for Handle {
         let text = {
             let state = self.0.state.lock();
             let bytes: usize = state.messages.iter().map(|(_, text)| text.len()).sum();
-            let (signal, pid) = state.notify.as_ref().map_or((0, 0), |notify| (notify.signal.map_or(0, |(number, _)| number), notify.pid));
-            format!("QSIZE:{bytes:<10} NOTIFY:{:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n", 0)
+            let pid = state.notify.as_ref().map_or(0, |notify| notify.pid);
+            let (kind, signal) = match state.notify.as_ref().map(|notify| &notify.means) {
+                None => (0, 0),
+                Some(Means::Signal(number, _)) => (raw::SIGEV_SIGNAL, *number),
+                Some(Means::Silence) => (raw::SIGEV_NONE, 0),
+                Some(Means::Socket(..)) => (raw::SIGEV_THREAD, 0),
+            };
+            format!("QSIZE:{bytes:<10} NOTIFY:{kind:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}\n")
         };
         let rest = text.as_bytes().get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or(&[]);
         destination.put(rest)

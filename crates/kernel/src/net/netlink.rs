@@ -16,6 +16,7 @@ use super::{Base, Kind, Net, Shutdown, Socket};
 use crate::config::Network;
 use crate::io::{Destination, Source};
 use crate::task::Task;
+use crate::vfs::File;
 use crate::wait::PollEvents;
 
 const FAMILY: u32 = raw_net::AF_NETLINK;
@@ -85,6 +86,12 @@ pub fn socket(net: &Net, network: Network, kind: u32, protocol: u32) -> Result<A
     }
     let base = Base::new(FAMILY, kind, protocol);
     Ok(Arc::new(NetlinkSocket { base, network, numbers: Arc::clone(&net.netlink), number: Mutex::new(None), inbox: Inbox::default() }))
+}
+
+/// The netlink socket behind a file.
+pub fn of_file(file: &File) -> Result<Arc<NetlinkSocket>, Errno> {
+    let socket = Arc::clone(super::of_file(file)?) as Arc<dyn Any + Send + Sync>;
+    socket.downcast().map_err(|_| Errno::EINVAL)
 }
 
 fn encode_address(number: u32) -> Vec<u8> {
@@ -272,6 +279,11 @@ impl NetlinkSocket {
         } else if request.flags & NLM_F_ACK != 0 {
             self.queue(outcome(0));
         }
+    }
+
+    /// Puts a message of the kernel's own into it.
+    pub fn deliver(&self, bytes: &[u8]) {
+        self.queue(bytes.to_vec());
     }
 
     fn queue(&self, bytes: Vec<u8>) {

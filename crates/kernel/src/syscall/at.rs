@@ -17,6 +17,9 @@ pub fn walk<'a>(task: &'a Arc<Task>, fd: i32, path: &[u8]) -> Result<Walk<'a>, E
     if fd == CWD || path.starts_with(b"/") {
         return Ok(Walk::of(task));
     }
+    if path.is_empty() {
+        return Err(Errno::ENOENT);
+    }
     let file = task.files().get(fd)?;
     if file.inode.file_type() != FileType::Directory {
         return Err(Errno::ENOTDIR);

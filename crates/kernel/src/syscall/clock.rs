@@ -189,10 +189,12 @@ struct Timex {
 
 /// What adjusting the clock answers to those who only ask: a clock that nobody steers.
 fn adjust(task: &Arc<Task>, address: u64) -> SysResult {
+    const ADJ_OFFSET_SS_READ: u32 = 0xa001;
     const STA_UNSYNC: i32 = 0x40;
     const TIME_ERROR: usize = 5;
     let mut given: Timex = task.read(address)?;
-    if given.modes != 0 {
+    // adjtime(3) with nothing to set only asks.
+    if given.modes != 0 && given.modes != ADJ_OFFSET_SS_READ {
         return Err(Errno::EPERM);
     }
     let wall = realtime();
@@ -318,7 +320,11 @@ fn setitimer(task: &Arc<Task>, args: &Args) -> SysResult {
     let kind = args.uint(0);
     let signal = interval_signal(kind)?;
     let given: IntervalValue = if args.raw(1) == 0 { IntervalValue::default() } else { task.read(args.raw(1))? };
-    let (value, interval) = (timeval_ns(given.value)?, timeval_ns(given.interval)?);
+    let (value, mut interval) = (timeval_ns(given.value)?, timeval_ns(given.interval)?);
+    if kind == raw::ITIMER_REAL && value == 0 {
+        // Linux keeps the interval of a disarmed timer for the other two only.
+        interval = 0;
+    }
     let process = &task.process;
     let old = process.timers.lock().set_interval(process, kind, signal, start(value), interval);
     if args.raw(2) != 0 {

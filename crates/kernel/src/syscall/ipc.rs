@@ -8,9 +8,10 @@ use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 
 use super::Arg::{Fd, Flags, Int, Mode, Path, Ptr, Size};
 use super::{Args, Call, SysResult, blocking, clock};
+use crate::ipc::posix_queues::{self, Means};
 use crate::ipc::semaphores::{self, Operation};
 use crate::ipc::shared_memory::{self as shared, DESTROYED, LOCKED, Segment};
-use crate::ipc::{Object, RawPermissions, messages, posix_queues};
+use crate::ipc::{Object, RawPermissions, messages};
 use crate::mm::{MapRequest, Mapping, Placement};
 use crate::task::Task;
 use crate::wait::PollEvents;
@@ -33,7 +34,7 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_mq_unlink, mq_unlink, &[Path]),
     Call::full(raw::__NR_mq_timedsend, mq_timedsend, &[Fd, Ptr, Size, Size, Ptr]),
     Call::full(raw::__NR_mq_timedreceive, mq_timedreceive, &[Fd, Ptr, Size, Ptr, Ptr]),
-    Call::partial(raw::__NR_mq_notify, mq_notify, &[Fd, Ptr], "no notification through netlink (SIGEV_THREAD): EINVAL"),
+    Call::full(raw::__NR_mq_notify, mq_notify, &[Fd, Ptr]),
     Call::full(raw::__NR_mq_getsetattr, mq_getsetattr, &[Fd, Ptr, Ptr]),
 ];
 
@@ -610,20 +611,24 @@ fn mq_timedreceive(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn mq_notify(task: &Arc<Task>, args: &Args) -> SysResult {
-    let wanted = match args.raw(1) {
-        0 => None,
-        address => {
-            // `struct sigevent`: value, signal, kind.
-            let (value, [number, kind]): (u64, [i32; 2]) = (task.read(address)?, task.read(address.wrapping_add(8))?);
-            Some(match kind as u32 {
-                raw::SIGEV_NONE => None,
-                raw::SIGEV_SIGNAL if crate::signal::bit(number) != 0 => Some((number, value)),
-                _ => return Err(Errno::EINVAL),
-            })
-        }
-    };
+    let wanted = if args.raw(1) == 0 { None } else { Some(means_of(task, args.raw(1))?) };
     let file = task.file(args.int(0))?;
     posix_queues::of_file(&file)?.notify(&task.process, wanted).map(|()| 0)
+}
+
+fn means_of(task: &Arc<Task>, address: u64) -> Result<Means, Errno> {
+    // `struct sigevent`: value, signal, kind.
+    let (value, [number, kind]): (u64, [i32; 2]) = (task.read(address)?, task.read(address.wrapping_add(8))?);
+    match kind as u32 {
+        raw::SIGEV_NONE => Ok(Means::Silence),
+        raw::SIGEV_SIGNAL if crate::signal::bit(number) != 0 => Ok(Means::Signal(number, value)),
+        raw::SIGEV_THREAD => {
+            // The signal's place holds the socket.
+            let socket = task.file(number)?;
+            Ok(Means::Socket(crate::net::netlink::of_file(&socket)?, task.read(value)?))
+        }
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 fn mq_getsetattr(task: &Arc<Task>, args: &Args) -> SysResult {
