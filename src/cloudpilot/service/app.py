@@ -140,6 +140,7 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         app.state.pools = Pools(app.state.registry, sandboxes)
         app.state.pools.on_log = app.state.logs.write
         app.state.events = Events(app.state.registry, app.state.pools)
+        metrics.watch_functions(app.state.pools, app.state.events)
         yield
         app.state.events.close()
         app.state.pools.close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
+    from cloudpilot.functions.events import Events
+    from cloudpilot.functions.pools import Pools
     from cloudpilot.service.sandboxes import Sandboxes
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -47,6 +50,22 @@ class Metrics:
             ("cloudpilot_sandboxes_started", "Sandboxes that were started", lambda: sandboxes.started),
             ("cloudpilot_sandboxes_failed", "Sandboxes that could not be started", lambda: sandboxes.failed),
         ]
+        self._show(figures)
+
+    def watch_functions(self, pools: Pools, events: Events) -> None:
+        """Shows figures of functions, too, and of what the event loop has to do."""
+        self._show(
+            [
+                ("cloudpilot_function_instances", "Instances of functions", lambda: pools.figures()["instances"]),
+                ("cloudpilot_function_instances_idle", "Instances that could serve another call", lambda: pools.figures()["idle"]),
+                ("cloudpilot_function_calls", "Calls that are served or wait for an instance", lambda: pools.figures()["under_way"]),
+                ("cloudpilot_function_calls_waiting", "Calls that wait for an instance", lambda: pools.figures()["waiting"]),
+                ("cloudpilot_function_events", "Asynchronous calls that are not done yet", events.waiting),
+                ("cloudpilot_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks())),
+            ]
+        )
+
+    def _show(self, figures: list[tuple[str, str, Callable[[], float]]]) -> None:
         for name, text, read in figures:
             Gauge(name, text, registry=self._registry).set_function(read)
 
