@@ -201,10 +201,10 @@ def test_logs_go_on_where_they_were_read(service: Service) -> None:
     # The oldest of it goes.
     for number in range(60):
         service.request("POST", "/v1/functions/writes/invoke", {"n": number, "long": 500_000})
-    kept = sum(file.stat().st_size for file in (service.directory / "data" / "logs").rglob("writes/*.log"))
+    kept = sum(file.stat().st_size for file in (service.directory / "data" / "function-logs").rglob("writes/*.log"))
     assert kept <= 5 * (4 << 20)
     newest = service.request("GET", "/v1/functions/writes/log?limit=3")[1]["entries"]
     assert "REPORT" in newest[-1]["text"]
     assert service.request("GET", "/v1/functions/absent/log")[0] == 404
     service.request("DELETE", "/v1/functions/writes")
-    assert not list((service.directory / "data" / "logs").rglob("writes"))
+    assert not list((service.directory / "data" / "function-logs").rglob("writes"))

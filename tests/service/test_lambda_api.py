@@ -132,7 +132,8 @@ def test_aliases(client: Any, name: str) -> None:
     # 40 throws of a coin that all fall alike: once in half a million million times.
     assert {call(client, name, {}, Qualifier="live")[1]["ExecutedVersion"] for _ in range(40)} == {"1", "2"}
     assert [each["Name"] for each in client.list_aliases(FunctionName=name, FunctionVersion="1")["Aliases"]] == ["live"]
-    assert client.get_function(FunctionName=name, Qualifier="live")["Configuration"]["Version"] == "2"
+    shown = client.get_function(FunctionName=name, Qualifier="live")["Configuration"]
+    assert (shown["Version"], shown["FunctionArn"]) == ("2", moved["AliasArn"])
     refused("ResourceConflictException", client.delete_function, FunctionName=name, Qualifier="1")
     client.delete_alias(FunctionName=name, Name="live")
     refused("ResourceNotFoundException", client.get_alias, FunctionName=name, Name="live")
@@ -231,11 +232,19 @@ def test_concurrency_settings(client: Any, name: str) -> None:
     refused("InvalidParameterValueException", provision, FunctionName=name, Qualifier="1", ProvisionedConcurrentExecutions=6)
     made = provision(FunctionName=name, Qualifier="1", ProvisionedConcurrentExecutions=1)
     assert made["RequestedProvisionedConcurrentExecutions"] == 1
+    deadline = time.monotonic() + 40
+    while client.get_provisioned_concurrency_config(FunctionName=name, Qualifier="1")["Status"] != "READY":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     refused("InvalidParameterValueException", provision, FunctionName=name, Qualifier="live", ProvisionedConcurrentExecutions=1)
     listed = client.list_provisioned_concurrency_configs(FunctionName=name)["ProvisionedConcurrencyConfigs"]
     assert [each["FunctionArn"].rpartition(":")[2] for each in listed] == ["1"]
     client.delete_provisioned_concurrency_config(FunctionName=name, Qualifier="1")
     refused("ProvisionedConcurrencyConfigNotFoundException", client.get_provisioned_concurrency_config, FunctionName=name, Qualifier="1")
+    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    with pytest.raises(client.exceptions.TooManyRequestsException) as caught:
+        client.invoke(FunctionName=name)
+    assert caught.value.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
     client.delete_function_concurrency(FunctionName=name)
     assert client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions") is None
 

@@ -34,14 +34,16 @@ class Outcome:
         error: What failed, if the function did.
         answer: What it answered, or how it failed.
         seconds: How long it took.
+        call_id: The call's number, if it became one.
     """
 
-    __slots__ = ("_log", "answer", "error", "seconds")
+    __slots__ = ("_log", "answer", "call_id", "error", "seconds")
 
     def __init__(self, error: str | None, answer: bytes, log: bytes = b"", seconds: float = 0.0) -> None:
         self.error = error
         self.answer = answer
         self.seconds = seconds
+        self.call_id = ""
         self._log = log
 
     @property

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,14 +76,17 @@ class _Log:
 class Logs:
     """All functions' logs."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, exists: Callable[[str, str], bool]) -> None:
         self._directory = directory
+        self._exists = exists
         self._open: OrderedDict[tuple[str, str], _Log] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, function: Function, data: bytes) -> None:
         """Takes what a function has written; it is on the disk a moment later."""
         log = self._log(function.project, function.name)
+        if log is None:
+            return
         now = round(time.time(), 3)
         text = data.decode("utf-8", "replace")
         for start in range(0, len(text), _LONGEST_TEXT):
@@ -98,9 +102,12 @@ class Logs:
         for log in self._open.values():
             log.flush()
 
-    def _log(self, project: str, name: str) -> _Log:
+    def _log(self, project: str, name: str) -> _Log | None:
         log = self._open.get((project, name))
         if log is None:
+            # What a function's last calls write after it was removed is for nobody.
+            if not self._exists(project, name):
+                return None
             log = self._open[project, name] = _Log(os.path.join(self._directory, project, name))
             if len(self._open) > MOST_OPEN:
                 _, oldest = self._open.popitem(last=False)
@@ -155,10 +162,11 @@ class Logs:
 
     async def wait(self, project: str, name: str, seconds: float) -> None:
         """Waits until a function writes something, or the time is up."""
-        news = self._log(project, name).news
+        log = self._log(project, name)
         try:
             async with asyncio.timeout(seconds):
-                await news.wait()
+                if log is not None:
+                    await log.news.wait()
         except TimeoutError:
             pass
 

@@ -124,6 +124,7 @@ class Pools:
             finally:
                 self._give_back(pool, instance)
             pool.took(outcome.seconds)
+            outcome.call_id = call.id
             return outcome
         finally:
             demand.leave()

@@ -82,6 +82,10 @@ class Access:
         """What opens one sandbox's own API; derived, so that there is nothing to be stored or lost."""
         return hmac.new(self._secret, b"sandbox:" + sandbox_id.encode(), hashlib.sha256).hexdigest()
 
+    def token(self, purpose: str) -> str:
+        """What proves that the service itself has given something out; derived, like the token of a sandbox."""
+        return hmac.new(self._secret, b"token:" + purpose.encode(), hashlib.sha256).hexdigest()
+
     def first_key(self) -> str | None:
         """Makes the first project and its key; none if there is one already."""
         if self.store.count("keys/"):

@@ -132,7 +132,7 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         sandboxes.prepare()
         log.info("started", extra={"adopted": adopted, "lost": lost})
         app.state.registry = Registry(store, Codes(os.path.join(settings.data, "code")), images)
-        app.state.logs = Logs(os.path.join(settings.data, "logs"))
+        app.state.logs = Logs(os.path.join(settings.data, "function-logs"), lambda *name: app.state.registry.find(*name) is not None)
         if not images.has(BASE):
             hint = "`pilot image build base --images DIR` makes a Debian root with Python and Node"
             log.info("the template `base` shows the host's programs", extra={"hint": hint, "images": images.directory})

@@ -215,22 +215,22 @@ async def _list(call: Call) -> Response:
     if every:
         functions = [version for each in functions for version in call.registry.versions(call.project, each.name)]
     page, marker = call.page(functions)
-    return reply(listed("Functions", [described(each, qualified=bool(every)) for each in page], marker))
+    return reply(listed("Functions", [described(each, each.version if every else None) for each in page], marker))
 
 
-def one(call: Call) -> tuple[Function, bool]:
-    """The function that the path names, and whether with a version. An alias with weights shows its first version."""
+def one(call: Call) -> tuple[Function, str | None]:
+    """The function that the path names, and by what qualifier. An alias with weights shows its first version."""
     named = call.named()
     version = named.qualifier or LATEST
     if version != LATEST and not version.isdigit():
         call.registry.check_qualifier(call.project, named.name, version)
         version = call.registry.alias(call.project, named.name, version).version
-    return call.registry.get(call.project, named.name, version), named.qualifier is not None
+    return call.registry.get(call.project, named.name, version), named.qualifier
 
 
 async def _get(call: Call) -> Response:
-    function, qualified = one(call)
-    answer: dict[str, Any] = {"Configuration": described(function, qualified=qualified), "Tags": settings.tags_of(call, function.name)}
+    function, qualifier = one(call)
+    answer: dict[str, Any] = {"Configuration": described(function, qualifier), "Tags": settings.tags_of(call, function.name)}
     if function.package == "Image":
         uri = function.image or ""
         answer["Code"] = {"RepositoryType": "ECR", "ImageUri": uri, "ResolvedImageUri": f"{uri.partition('@')[0]}@sha256:{function.digest}"}
@@ -243,8 +243,8 @@ async def _get(call: Call) -> Response:
 
 
 async def _configuration(call: Call) -> Response:
-    function, qualified = one(call)
-    return reply(described(function, qualified=qualified))
+    function, qualifier = one(call)
+    return reply(described(function, qualifier))
 
 
 async def _delete(call: Call) -> Response:

@@ -31,8 +31,8 @@ LARGEST_CONTEXT = 3583
 """Bytes of what a client tells of itself, as with Lambda."""
 
 
-def _checked(call: Call, kind: str) -> Function:
-    """The version that is called, if the request is one that it can be called with."""
+def _checked(call: Call, kind: str) -> tuple[Function, str | None]:
+    """The version that is called, and by what qualifier, if the request is one that it can be called with."""
     if call.request.headers.get("x-amz-log-type", "None") not in ("None", "Tail"):
         raise constraint(call.request.headers["x-amz-log-type"], "logType", "satisfy enum value set: [None, Tail]")
     most = LARGEST_EVENT if kind == "Event" else LARGEST_PAYLOAD
@@ -50,21 +50,21 @@ def _checked(call: Call, kind: str) -> Function:
     except ValueError:
         raise FunctionError("InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object.") from None
     named = call.named()
-    return call.registry.pick(call.project, named.name, named.qualifier)
+    return call.registry.pick(call.project, named.name, named.qualifier), named.qualifier
 
 
 async def _invoke(call: Call) -> Response:
     kind = call.request.headers.get("x-amz-invocation-type", "RequestResponse")
     if kind not in ("RequestResponse", "Event", "DryRun"):
         raise constraint(kind, "invocationType", "satisfy enum value set: [RequestResponse, Event, DryRun]")
-    function = _checked(call, kind)
+    function, qualifier = _checked(call, kind)
     if kind == "DryRun":
         return Response(status_code=204)
     if kind == "Event":
-        number = call.state.events.accept(function, call.text or b"{}", call.caller.key_id, call.named().qualifier)
+        number = call.state.events.accept(function, call.text or b"{}", call.caller.key_id, qualifier)
         return Response(status_code=202, headers={"x-amzn-RequestId": number})
-    outcome = await call.state.pools.invoke(function, call.text or b"{}", _client_context(call), call.named().qualifier)
-    headers = {"X-Amz-Executed-Version": function.version}
+    outcome = await call.state.pools.invoke(function, call.text or b"{}", _client_context(call), qualifier)
+    headers = {"X-Amz-Executed-Version": function.version, "x-amzn-RequestId": outcome.call_id}
     if outcome.error is not None:
         headers["X-Amz-Function-Error"] = outcome.error
     if call.request.headers.get("x-amz-log-type") == "Tail":
@@ -76,12 +76,12 @@ async def _invoke_with_stream(call: Call) -> Response:
     kind = call.request.headers.get("x-amz-invocation-type", "RequestResponse")
     if kind not in ("RequestResponse", "DryRun"):
         raise constraint(kind, "invocationType", "satisfy enum value set: [RequestResponse, DryRun]")
-    function = _checked(call, kind)
+    function, qualifier = _checked(call, kind)
     if kind == "DryRun":
         return Response(status_code=204)
     headers = {"X-Amz-Executed-Version": function.version}
     tail = call.request.headers.get("x-amz-log-type") == "Tail"
-    pieces = call.state.pools.stream(function, call.text or b"{}", _client_context(call), call.named().qualifier)
+    pieces = call.state.pools.stream(function, call.text or b"{}", _client_context(call), qualifier)
     # Whether it can be called at all is told by the status; all that comes later, in the stream.
     first = await anext(pieces)
     return Stream(_messages(first, pieces, tail=tail), 200, headers, event_stream.CONTENT_TYPE)
@@ -105,8 +105,8 @@ def _client_context(call: Call) -> str | None:
 
 
 async def _invoke_async(call: Call) -> Response:
-    function = _checked(call, "Event")
-    call.state.events.accept(function, call.text or b"{}", call.caller.key_id, call.named().qualifier)
+    function, qualifier = _checked(call, "Event")
+    call.state.events.accept(function, call.text or b"{}", call.caller.key_id, qualifier)
     return reply({"Status": 202}, 202)
 
 

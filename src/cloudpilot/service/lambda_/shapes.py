@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from cloudpilot.functions.records import Alias, EventConfig, Function, Layer, UrlConfig
 
 
-def described(function: Function, *, qualified: bool = False) -> dict[str, Any]:
-    """What `GetFunctionConfiguration` answers."""
-    is_copy = function.version.isdigit()
+def described(function: Function, qualifier: str | None = None) -> dict[str, Any]:
+    """What `GetFunctionConfiguration` answers to whoever named the function so."""
+    if qualifier is None and function.version.isdigit():
+        qualifier = function.version
     value: dict[str, Any] = {
         "FunctionName": function.name,
-        "FunctionArn": function.qualified_arn if qualified or is_copy else function.arn,
+        "FunctionArn": arn_of(function.name, qualifier),
         "Role": function.role,
         "CodeSize": function.code_size,
         "Description": function.description,

@@ -42,7 +42,7 @@ async def _publish(call: Call) -> Response:
 
 async def _versions(call: Call) -> Response:
     page, marker = call.page(call.registry.versions(call.project, call.whole()))
-    return reply(listed("Versions", [described(each, qualified=True) for each in page], marker))
+    return reply(listed("Versions", [described(each, each.version) for each in page], marker))
 
 
 async def _create_alias(call: Call) -> Response:
