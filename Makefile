@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 PYTEST := .venv/bin/pytest
 
-.PHONY: demo build test soak bench lint clean
+.PHONY: demo build test soak programs bench lint clean
 
 demo: build  ## Build, run the main job, print the times
 	@.venv/bin/python tests/demo.py
@@ -16,11 +16,15 @@ build:  ## Leave the package in .venv, with .venv/bin/pilot
 test: build  ## Everything but the soak
 	@.ci/need gcc libc6-dev make git perl python3 python3-venv sqlite3 gzip xz-utils zstd procps awscli
 	cargo test -q --locked --workspace
-	$(PYTEST) -n 2 -m "not soak"
+	$(PYTEST) -n 2 -m "not soak and not programs"
 
 soak: build  ## Hostile programs for minutes rather than seconds
 	@.ci/need gcc libc6-dev
 	$(PYTEST) -m soak
+
+programs: build  ## Large programs and their own suites, inside and outside
+	@.ci/need acl attr bubblewrap busybox cargo git golang-go libpython3.11-testsuite mount python3-pip python3-venv stress-ng util-linux
+	$(PYTEST) -m programs
 
 bench: build  ## Measure, beside the peers
 	.venv/bin/python -m bench --csv target/bench

@@ -14,6 +14,7 @@ use crate::fs::host::{HostDirectory, volume};
 use crate::fs::tmpfs::{Lower, Node, Tmpfs};
 use crate::fs::{dev, devpts, proc, sys};
 use crate::io::Source;
+use crate::namespace::Namespaces;
 use crate::task::{Task, init, memory_killer};
 use crate::vfs::inode::{Inode, NewNode};
 use crate::vfs::{Mount, Name, Path, Walk};
@@ -76,13 +77,13 @@ impl Kernel {
         let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso(), on_interference)
             .map_err(|error| BootError::Host("start the first stub", error))?;
         let kernel = Arc::new(Self {
-            hostname: parking_lot::Mutex::new(hostname),
             limits,
             network,
             memory,
             net: Default::default(),
             ipc: Default::default(),
             mounts: Default::default(),
+            namespaces: Default::default(),
             platform: Box::new(platform),
             tasks: Default::default(),
             system: Default::default(),
@@ -96,7 +97,8 @@ impl Kernel {
         let tree = Tmpfs::create(&kernel.memory, limits.tmpfs_bytes, 0o755, Some(Lower::Empty));
         let tree = plant_root(&kernel, tree, root)?;
         let mount = Mount::new(Name::root(tree), "overlay", "overlay", 0);
-        kernel.mounts.set_root(&mount);
+        let first = Namespaces::first(&kernel.mounts, &mount, hostname, (&kernel.ipc, &kernel.net), kernel.network);
+        let _ = kernel.namespaces.set(first);
         let init = init::create(&kernel, mount.root_path()).map_err(|errno| BootError::Tree("/".into(), errno))?;
         let builder = Builder { kernel: &kernel, init: &init };
         for (path, mode) in DIRECTORIES {

@@ -10,6 +10,7 @@ pub mod io;
 pub mod ipc;
 pub mod loader;
 pub mod mm;
+pub mod namespace;
 pub mod net;
 pub mod ptrace;
 pub mod seccomp;
@@ -37,20 +38,20 @@ pub type Notices = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Everything there is: all state of the sandbox is reachable from here.
 pub struct Kernel {
-    /// `uname -n`.
-    pub hostname: parking_lot::Mutex<String>,
     /// Limits of the sandbox.
     pub limits: Limits,
     /// What sockets reach.
     pub network: Network,
     /// Sockets.
-    pub net: net::Net,
+    pub net: Arc<net::Net>,
     /// System V IPC and POSIX message queues.
-    pub ipc: ipc::Ipc,
+    pub ipc: Arc<ipc::Ipc>,
     /// Guest memory.
     pub memory: Arc<MemoryFile>,
     /// Mounted filesystems.
-    pub mounts: vfs::Mounts,
+    pub mounts: Arc<vfs::Mounts>,
+    /// The namespaces that it boots with; set before the first task is made.
+    pub namespaces: std::sync::OnceLock<namespace::Set>,
     /// How guests run.
     pub platform: Box<dyn Platform>,
     /// Tasks and processes.
@@ -69,4 +70,15 @@ pub struct Kernel {
     pub notices: std::sync::OnceLock<Notices>,
     /// Ends of programs that were started from outside.
     pub exits: task::spawn::Exits,
+}
+
+impl Kernel {
+    /// The namespaces of the first process.
+    ///
+    /// # Panics
+    ///
+    /// Before boot has made them.
+    pub fn first_namespaces(&self) -> &namespace::Set {
+        self.namespaces.get().expect("boot sets them before anything runs")
+    }
 }

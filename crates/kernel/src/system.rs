@@ -16,8 +16,6 @@ pub const MACHINE: &str = "x86_64";
 
 /// State of the machine that no other room holds.
 pub struct System {
-    /// `uname -d` of GNU, the NIS domain.
-    pub domainname: Mutex<String>,
     /// Host's monotonic clock at boot.
     pub boot_monotonic_ns: u64,
     /// Wall clock at boot, seconds.
@@ -48,7 +46,6 @@ impl System {
     /// A machine that boots now.
     pub fn new() -> Self {
         Self {
-            domainname: Mutex::new("(none)".to_owned()),
             boot_monotonic_ns: crate::time::monotonic_ns(),
             boot_realtime: crate::time::realtime().tv_sec,
             boot_id: random_uuid(),

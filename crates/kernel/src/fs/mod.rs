@@ -8,6 +8,7 @@ pub mod generated;
 pub mod host;
 pub mod inotify;
 pub mod memfd;
+pub mod mountable;
 pub mod pidfd;
 pub mod pipe;
 pub mod proc;

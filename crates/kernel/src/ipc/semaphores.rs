@@ -6,8 +6,7 @@ use std::sync::Arc;
 use cloudpilot_abi::Errno;
 use parking_lot::Mutex;
 
-use super::{NOWAIT, Object, Permissions};
-use crate::Kernel;
+use super::{Ipc, NOWAIT, Object, Permissions};
 use crate::task::Task;
 use crate::wait::{PollEvents, WaitError, WaitQueue};
 
@@ -204,8 +203,8 @@ impl State {
 }
 
 /// A process ends.
-pub fn process_exits(kernel: &Kernel, pid: i32) {
-    for (_, set) in kernel.ipc.semaphores.all() {
+pub fn process_exits(ipc: &Ipc, pid: i32) {
+    for (_, set) in ipc.semaphores.all() {
         Arc::as_ref(&set).undo(pid);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 use parking_lot::Mutex;
 
-use super::{Object, Permissions};
+use super::{Ipc, Object, Permissions};
 use crate::Kernel;
 use crate::mm::Mm;
 use crate::task::Task;
@@ -99,25 +99,25 @@ impl Segment {
     }
 
     /// Takes a removed segment out of the registry once nobody has it attached; true if it is gone.
-    pub fn settle(self: &Arc<Self>, kernel: &Kernel) -> bool {
+    pub fn settle(self: &Arc<Self>, kernel: &Kernel, ipc: &Ipc) -> bool {
         let destroyed = self.state.lock().permissions.mode & DESTROYED != 0;
         destroyed && self.attachments(kernel) == 0 && {
-            kernel.ipc.segments.remove(self.id);
+            ipc.segments.remove(self.id);
             true
         }
     }
 }
 
 /// The segment of a number, unless it was removed and its last attachment has gone meanwhile.
-pub fn find(kernel: &Kernel, id: i32) -> Result<Arc<Segment>, Errno> {
-    let segment = kernel.ipc.segments.find(id)?;
-    if segment.settle(kernel) { Err(Errno::EINVAL) } else { Ok(segment) }
+pub fn find(kernel: &Kernel, ipc: &Ipc, id: i32) -> Result<Arc<Segment>, Errno> {
+    let segment = ipc.segments.find(id)?;
+    if segment.settle(kernel, ipc) { Err(Errno::EINVAL) } else { Ok(segment) }
 }
 
 /// A process ended: removed segments that it was the last to have attached give their memory back.
-pub fn process_exits(kernel: &Kernel) {
-    for (_, segment) in kernel.ipc.segments.all() {
-        segment.settle(kernel);
+pub fn process_exits(kernel: &Kernel, ipc: &Ipc) {
+    for (_, segment) in ipc.segments.all() {
+        segment.settle(kernel, ipc);
     }
 }
 

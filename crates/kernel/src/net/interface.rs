@@ -105,7 +105,7 @@ pub fn ioctl(task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Err
     if !(raw_ioctl::SIOCGIFNAME..=raw_ioctl::SIOCSIFMAP).contains(&request) {
         return Err(Errno::ENOTTY);
     }
-    let interfaces = all(task.kernel.network);
+    let interfaces = all(task.namespaces().net.network);
     if request == raw_ioctl::SIOCGIFCONF {
         return list(task, &interfaces, argument);
     }
@@ -130,7 +130,11 @@ pub fn ioctl(task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Err
         raw_ioctl::SIOCGIFHWADDR => [&interface.hardware_type.to_ne_bytes()[..], &[0; 14]].concat(),
         raw_ioctl::SIOCGIFMAP => vec![0; 24],
         // Programs that bring an interface up find it up.
-        raw_ioctl::SIOCSIFFLAGS if bytes[NAME_SIZE] & 1 == 1 && task.credentials().has(raw::CAP_NET_ADMIN) => return Ok(0),
+        raw_ioctl::SIOCSIFFLAGS
+            if bytes[NAME_SIZE] & 1 == 1 && task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_ADMIN) =>
+        {
+            return Ok(0);
+        }
         _ => return Err(Errno::EPERM),
     };
     bytes[NAME_SIZE..].fill(0);

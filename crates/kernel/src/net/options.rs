@@ -288,7 +288,7 @@ pub fn set(base: &Base, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -
                 let device = value.split(|byte| *byte == 0).next().unwrap_or_default();
                 return if device.is_empty() || device == b"lo" { Ok(()) } else { Err(Errno::ENODEV) };
             }
-            raw_net::SO_MARK if !task.credentials().has(raw::CAP_NET_ADMIN) => return Err(Errno::EPERM),
+            raw_net::SO_MARK if !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_ADMIN) => return Err(Errno::EPERM),
             _ => {}
         }
     }

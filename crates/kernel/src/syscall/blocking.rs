@@ -177,10 +177,10 @@ pub fn write(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>,
 
 /// A program that somebody without `CAP_FSETID` changed no longer runs as its owner or group.
 pub fn drop_set_id(inode: &dyn Inode, credentials: &Credentials) {
-    if credentials.has(raw::CAP_FSETID) {
+    let Ok(attributes) = inode.attributes() else { return };
+    if credentials.has_over(&attributes, raw::CAP_FSETID) {
         return;
     }
-    let Ok(attributes) = inode.attributes() else { return };
     let runs_as_group = attributes.permissions & raw::S_IXGRP != 0 || !credentials.in_group(attributes.gid);
     let dropped = attributes.permissions & (raw::S_ISUID | if runs_as_group { raw::S_ISGID } else { 0 });
     if dropped != 0 {

@@ -12,10 +12,10 @@ use crate::task::{Credentials, Task};
 
 /// This family.
 pub const CALLS: &[Call] = &[
-    Call::full(raw::__NR_getuid, |task, _| Ok(task.credentials().ruid as usize), &[]),
-    Call::full(raw::__NR_geteuid, |task, _| Ok(task.credentials().euid as usize), &[]),
-    Call::full(raw::__NR_getgid, |task, _| Ok(task.credentials().rgid as usize), &[]),
-    Call::full(raw::__NR_getegid, |task, _| Ok(task.credentials().egid as usize), &[]),
+    Call::full(raw::__NR_getuid, |task, _| show_user(task, |own| own.ruid), &[]),
+    Call::full(raw::__NR_geteuid, |task, _| show_user(task, |own| own.euid), &[]),
+    Call::full(raw::__NR_getgid, |task, _| show_group(task, |own| own.rgid), &[]),
+    Call::full(raw::__NR_getegid, |task, _| show_group(task, |own| own.egid), &[]),
     Call::full(raw::__NR_getresuid, getresuid, &[Ptr, Ptr, Ptr]),
     Call::full(raw::__NR_getresgid, getresgid, &[Ptr, Ptr, Ptr]),
     Call::full(raw::__NR_setuid, setuid, &[Int]),
@@ -40,6 +40,26 @@ const KEEP: u32 = u32::MAX;
 const KEEP_CAPS: u32 = 1 << 4;
 const NO_SETUID_FIXUP: u32 = 1 << 2;
 
+fn show_user(task: &Task, which: fn(&Credentials) -> u32) -> SysResult {
+    let own = task.credentials();
+    Ok(own.user.show_user(which(&own)) as usize)
+}
+
+fn show_group(task: &Task, which: fn(&Credentials) -> u32) -> SysResult {
+    let own = task.credentials();
+    Ok(own.user.show_group(which(&own)) as usize)
+}
+
+/// The user that an argument names in the caller's user namespace; `EINVAL` for one that is not there. "Keep" stays.
+fn user_named(task: &Task, number: u32) -> Result<u32, Errno> {
+    if number == KEEP { Ok(KEEP) } else { task.credentials().user.user(number).ok_or(Errno::EINVAL) }
+}
+
+/// The same for a group.
+fn group_named(task: &Task, number: u32) -> Result<u32, Errno> {
+    if number == KEEP { Ok(KEEP) } else { task.credentials().user.group(number).ok_or(Errno::EINVAL) }
+}
+
 /// Changes the caller's credentials.
 pub fn change(task: &Task, change: impl FnOnce(&mut Credentials) -> Result<(), Errno>) -> SysResult {
     let mut own = task.credentials.lock();
@@ -60,8 +80,9 @@ fn fix_capabilities(old: (u32, u32, u32), new: &mut Credentials) {
     if new.securebits & NO_SETUID_FIXUP != 0 {
         return;
     }
-    let had_root = old.0 == 0 || old.1 == 0 || old.2 == 0;
-    let has_root = new.ruid == 0 || new.euid == 0 || new.suid == 0;
+    let user = Arc::clone(&new.user);
+    let had_root = user.is_root(old.0) || user.is_root(old.1) || user.is_root(old.2);
+    let has_root = user.is_root(new.ruid) || user.is_root(new.euid) || user.is_root(new.suid);
     if had_root && !has_root {
         if new.securebits & KEEP_CAPS == 0 {
             new.permitted = 0;
@@ -69,7 +90,7 @@ fn fix_capabilities(old: (u32, u32, u32), new: &mut Credentials) {
         new.effective = 0;
         new.ambient = 0;
     }
-    match (old.1 == 0, new.euid == 0) {
+    match (user.is_root(old.1), user.is_root(new.euid)) {
         (true, false) => new.effective = 0,
         (false, true) => new.effective = new.permitted,
         _ => {}
@@ -103,21 +124,21 @@ fn write_three(task: &Task, args: &Args, values: [u32; 3]) -> SysResult {
 
 fn getresuid(task: &Arc<Task>, args: &Args) -> SysResult {
     let own = task.credentials();
-    write_three(task, args, [own.ruid, own.euid, own.suid])
+    write_three(task, args, [own.ruid, own.euid, own.suid].map(|user| own.user.show_user(user)))
 }
 
 fn getresgid(task: &Arc<Task>, args: &Args) -> SysResult {
     let own = task.credentials();
-    write_three(task, args, [own.rgid, own.egid, own.sgid])
+    write_three(task, args, [own.rgid, own.egid, own.sgid].map(|group| own.user.show_group(group)))
 }
 
 fn setuid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let uid = args.uint(0);
+    let uid = user_named(task, args.uint(0))?;
     if uid == KEEP {
         return Err(Errno::EINVAL);
     }
     set_users(task, |new| {
-        if new.has(raw::CAP_SETUID) {
+        if new.has_here(raw::CAP_SETUID) {
             (new.ruid, new.suid) = (uid, uid);
         } else if uid != new.ruid && uid != new.suid {
             return Err(Errno::EPERM);
@@ -128,12 +149,12 @@ fn setuid(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn setgid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let gid = args.uint(0);
+    let gid = group_named(task, args.uint(0))?;
     if gid == KEEP {
         return Err(Errno::EINVAL);
     }
     set_groups_of(task, |new| {
-        if new.has(raw::CAP_SETGID) {
+        if new.has_here(raw::CAP_SETGID) {
             (new.rgid, new.sgid) = (gid, gid);
         } else if gid != new.rgid && gid != new.sgid {
             return Err(Errno::EPERM);
@@ -144,10 +165,10 @@ fn setgid(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn setreuid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let (real, effective) = (args.uint(0), args.uint(1));
+    let (real, effective) = (user_named(task, args.uint(0))?, user_named(task, args.uint(1))?);
     set_users(task, |new| {
         let old = (new.ruid, new.euid, new.suid);
-        let capable = new.has(raw::CAP_SETUID);
+        let capable = new.has_here(raw::CAP_SETUID);
         let real_allowed = real == KEEP || real == old.0 || real == old.1 || capable;
         let effective_allowed = effective == KEEP || [old.0, old.1, old.2].contains(&effective) || capable;
         if !real_allowed || !effective_allowed {
@@ -167,10 +188,10 @@ fn setreuid(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn setregid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let (real, effective) = (args.uint(0), args.uint(1));
+    let (real, effective) = (group_named(task, args.uint(0))?, group_named(task, args.uint(1))?);
     set_groups_of(task, |new| {
         let old = (new.rgid, new.egid, new.sgid);
-        let capable = new.has(raw::CAP_SETGID);
+        let capable = new.has_here(raw::CAP_SETGID);
         let real_allowed = real == KEEP || real == old.0 || real == old.1 || capable;
         let effective_allowed = effective == KEEP || [old.0, old.1, old.2].contains(&effective) || capable;
         if !real_allowed || !effective_allowed {
@@ -200,9 +221,9 @@ fn pick(wished: u32, present: u32) -> u32 {
 }
 
 fn setresuid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let wished = [args.uint(0), args.uint(1), args.uint(2)];
+    let wished = [user_named(task, args.uint(0))?, user_named(task, args.uint(1))?, user_named(task, args.uint(2))?];
     set_users(task, |new| {
-        allowed(wished, [new.ruid, new.euid, new.suid], new.has(raw::CAP_SETUID))?;
+        allowed(wished, [new.ruid, new.euid, new.suid], new.has_here(raw::CAP_SETUID))?;
         new.ruid = pick(wished[0], new.ruid);
         new.euid = pick(wished[1], new.euid);
         new.suid = pick(wished[2], new.suid);
@@ -211,9 +232,9 @@ fn setresuid(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn setresgid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let wished = [args.uint(0), args.uint(1), args.uint(2)];
+    let wished = [group_named(task, args.uint(0))?, group_named(task, args.uint(1))?, group_named(task, args.uint(2))?];
     set_groups_of(task, |new| {
-        allowed(wished, [new.rgid, new.egid, new.sgid], new.has(raw::CAP_SETGID))?;
+        allowed(wished, [new.rgid, new.egid, new.sgid], new.has_here(raw::CAP_SETGID))?;
         new.rgid = pick(wished[0], new.rgid);
         new.egid = pick(wished[1], new.egid);
         new.sgid = pick(wished[2], new.sgid);
@@ -222,45 +243,50 @@ fn setresgid(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn setfsuid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let (uid, own) = (args.uint(0), task.credentials());
-    if [own.ruid, own.euid, own.suid, own.fsuid].contains(&uid) || own.has(raw::CAP_SETUID) && uid != KEEP {
+    let own = task.credentials();
+    let uid = own.user.user(args.uint(0)).unwrap_or(KEEP);
+    if [own.ruid, own.euid, own.suid, own.fsuid].contains(&uid) || own.has_here(raw::CAP_SETUID) && uid != KEEP {
         change(task, |new| {
             new.fsuid = uid;
             Ok(())
         })?;
     }
-    Ok(own.fsuid as usize)
+    Ok(own.user.show_user(own.fsuid) as usize)
 }
 
 fn setfsgid(task: &Arc<Task>, args: &Args) -> SysResult {
-    let (gid, own) = (args.uint(0), task.credentials());
-    if [own.rgid, own.egid, own.sgid, own.fsgid].contains(&gid) || own.has(raw::CAP_SETGID) && gid != KEEP {
+    let own = task.credentials();
+    let gid = own.user.group(args.uint(0)).unwrap_or(KEEP);
+    if [own.rgid, own.egid, own.sgid, own.fsgid].contains(&gid) || own.has_here(raw::CAP_SETGID) && gid != KEEP {
         change(task, |new| {
             new.fsgid = gid;
             Ok(())
         })?;
     }
-    Ok(own.fsgid as usize)
+    Ok(own.user.show_group(own.fsgid) as usize)
 }
 
 fn getgroups(task: &Arc<Task>, args: &Args) -> SysResult {
-    let groups = &task.credentials().groups;
+    let own = task.credentials();
+    let groups: Vec<u32> = own.groups.iter().map(|group| own.user.show_group(*group)).collect();
     let room = usize::try_from(args.int(0)).map_err(|_| Errno::EINVAL)?;
     if room != 0 {
         if room < groups.len() {
             return Err(Errno::EINVAL);
         }
-        task.write_slice(args.raw(1), groups)?;
+        task.write_slice(args.raw(1), &groups)?;
     }
     Ok(groups.len())
 }
 
 fn setgroups(task: &Arc<Task>, args: &Args) -> SysResult {
-    if !task.credentials().has(raw::CAP_SETGID) {
+    let own = task.credentials();
+    if !own.has_here(raw::CAP_SETGID) || !own.user.may_set_groups() {
         return Err(Errno::EPERM);
     }
     let count = usize::try_from(args.int(0)).ok().filter(|count| *count <= NGROUPS_MAX).ok_or(Errno::EINVAL)?;
     let groups: Vec<u32> = task.read_slice(args.raw(1), count)?;
+    let groups = groups.into_iter().map(|group| own.user.group(group).ok_or(Errno::EINVAL)).collect::<Result<_, _>>()?;
     change(task, |new| {
         new.groups = groups;
         Ok(())
@@ -334,7 +360,7 @@ fn capset(task: &Arc<Task>, args: &Args) -> SysResult {
     let join = |get: fn(&Data) -> u32| u64::from(get(&data[0])) | u64::from(get(&data[1])) << 32;
     let (effective, permitted, inheritable) = (join(|d| d.effective), join(|d| d.permitted), join(|d| d.inheritable));
     change(task, |new| {
-        let may_inherit = if new.has(raw::CAP_SETPCAP) { new.bounding | new.permitted } else { new.permitted };
+        let may_inherit = if new.has_here(raw::CAP_SETPCAP) { new.bounding | new.permitted } else { new.permitted };
         let refused = permitted & !new.permitted != 0 || effective & !permitted != 0 || inheritable & !(new.inheritable | may_inherit) != 0;
         if refused {
             return Err(Errno::EPERM);

@@ -136,7 +136,7 @@ fn fcntl(task: &Arc<Task>, args: &Args) -> SysResult {
 fn set_flags(task: &Arc<Task>, file: &Arc<File>, flags: u32) -> SysResult {
     if (file.flags() ^ flags) & raw::O_NOATIME & flags != 0 {
         let credentials = task.credentials();
-        if credentials.fsuid != file.inode.attributes()?.uid && !credentials.has(raw::CAP_FOWNER) {
+        if !crate::vfs::permission::is_owner(&file.inode.attributes()?, &credentials) {
             return Err(Errno::EPERM);
         }
     }

@@ -78,7 +78,7 @@ fn shmget(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         Ok(Segment::new(task, id, size, permissions))
     };
-    task.kernel.ipc.segments.get(args.int(0), flags, &task.credentials(), fits, make).map(|id| id as usize)
+    task.namespaces().ipc.ipc.segments.get(args.int(0), flags, &task.credentials(), fits, make).map(|id| id as usize)
 }
 
 fn shmat(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -96,7 +96,7 @@ fn shmat(task: &Arc<Task>, args: &Args) -> SysResult {
     if address == 0 && flags & SHM_REMAP != 0 {
         return Err(Errno::EINVAL);
     }
-    let segment = shared::find(&task.kernel, args.int(0))?;
+    let segment = shared::find(&task.kernel, &task.namespaces().ipc.ipc, args.int(0))?;
     let read_only = flags & SHM_RDONLY != 0;
     let execute = if flags & SHM_EXEC != 0 { 1 } else { 0 };
     segment.permissions().check(&task.credentials(), READ | execute | if read_only { 0 } else { WRITE })?;
@@ -133,7 +133,7 @@ fn shmdt(task: &Arc<Task>, args: &Args) -> SysResult {
         }
     }
     segment.touch(task.process.pid, false);
-    segment.settle(&task.kernel);
+    segment.settle(&task.kernel, &task.namespaces().ipc.ipc);
     Ok(0)
 }
 
@@ -164,7 +164,9 @@ fn shmctl(task: &Arc<Task>, args: &Args) -> SysResult {
     const SHM_STAT_ANY: u32 = 15;
     let (id, command, address) = (args.int(0), args.uint(1) & !IPC_64, args.raw(2));
     let kernel = &task.kernel;
-    let highest = || kernel.ipc.segments.all().len().saturating_sub(1);
+    let space = Arc::clone(&task.namespaces().ipc);
+    let ipc = &space.ipc;
+    let highest = || ipc.segments.all().len().saturating_sub(1);
     let credentials = task.credentials();
     match command {
         IPC_INFO => {
@@ -172,14 +174,14 @@ fn shmctl(task: &Arc<Task>, args: &Args) -> SysResult {
             return Ok(highest());
         }
         SHM_INFO => {
-            let all = kernel.ipc.segments.all();
+            let all = ipc.segments.all();
             let pages: u64 = all.iter().map(|(_, segment)| segment.size.div_ceil(PAGE_SIZE)).sum();
             let resident: u64 = all.iter().map(|(_, segment)| segment.memory.allocated() / PAGE_SIZE).sum();
             task.write(address, &[all.len() as u64, pages, resident, 0, 0, 0])?;
             return Ok(highest());
         }
         SHM_STAT | SHM_STAT_ANY => {
-            let (id, segment) = kernel.ipc.segments.at(id)?;
+            let (id, segment) = ipc.segments.at(id)?;
             write_segment(task, &segment, address, command == SHM_STAT)?;
             return Ok(id as usize);
         }
@@ -187,7 +189,7 @@ fn shmctl(task: &Arc<Task>, args: &Args) -> SysResult {
         _ => return Err(Errno::EINVAL),
     }
     let given: Option<SegmentState> = if command == IPC_SET { Some(task.read(address)?) } else { None };
-    let segment = shared::find(kernel, id)?;
+    let segment = shared::find(kernel, ipc, id)?;
     match command {
         IPC_STAT => write_segment(task, &segment, address, true)?,
         IPC_RMID => {
@@ -198,7 +200,7 @@ fn shmctl(task: &Arc<Task>, args: &Args) -> SysResult {
                 // Nobody finds it by its key any more.
                 state.permissions.key = 0;
             }
-            segment.settle(kernel);
+            segment.settle(kernel, ipc);
         }
         IPC_SET => {
             segment.permissions().check_owner(&credentials)?;
@@ -229,7 +231,7 @@ fn semget(task: &Arc<Task>, args: &Args) -> SysResult {
     let count = usize::try_from(args.int(1)).ok().filter(|count| *count <= SEMMSL).ok_or(Errno::EINVAL)?;
     let fits = |set: &semaphores::Set| if count > set.state.lock().semaphores.len() { Err(Errno::EINVAL) } else { Ok(()) };
     let make = |_, permissions| if count == 0 { Err(Errno::EINVAL) } else { Ok(semaphores::Set::new(count, permissions)) };
-    task.kernel.ipc.semaphores.get(args.int(0), args.uint(2), &task.credentials(), fits, make).map(|id| id as usize)
+    task.namespaces().ipc.ipc.semaphores.get(args.int(0), args.uint(2), &task.credentials(), fits, make).map(|id| id as usize)
 }
 
 fn semtimedop(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -249,7 +251,7 @@ fn operate(task: &Arc<Task>, args: &Args, deadline: Option<u64>) -> SysResult {
         return Err(Errno::E2BIG);
     }
     let operations: Vec<Operation> = task.read_slice(args.raw(1), count)?;
-    let set = task.kernel.ipc.semaphores.find(args.int(0))?;
+    let set = task.namespaces().ipc.ipc.semaphores.find(args.int(0))?;
     let size = set.state.lock().semaphores.len();
     if operations.iter().any(|operation| usize::from(operation.number) >= size) {
         return Err(Errno::EFBIG);
@@ -284,7 +286,8 @@ fn semctl(task: &Arc<Task>, args: &Args) -> SysResult {
     const SEM_INFO: u32 = 19;
     const SEM_STAT_ANY: u32 = 20;
     let (id, number, command, argument) = (args.int(0), args.int(1), args.uint(2) & !IPC_64, args.raw(3));
-    let kernel = &task.kernel;
+    let space = Arc::clone(&task.namespaces().ipc);
+    let ipc = &space.ipc;
     let credentials = task.credentials();
     let write_state = |id: i32, set: &semaphores::Set, check: bool| {
         let state = set.state.lock();
@@ -305,7 +308,7 @@ fn semctl(task: &Arc<Task>, args: &Args) -> SysResult {
     };
     match command {
         IPC_INFO | SEM_INFO => {
-            let all = kernel.ipc.semaphores.all();
+            let all = ipc.semaphores.all();
             let total: usize = all.iter().map(|(_, set)| set.state.lock().semaphores.len()).sum();
             let (sets, total) = if command == SEM_INFO { (all.len() as i32, total as i32) } else { (20, semaphores::LARGEST) };
             let (largest, at_once) = (SEMMSL as i32, SEMOPM as i32);
@@ -316,20 +319,20 @@ fn semctl(task: &Arc<Task>, args: &Args) -> SysResult {
             return Ok(all.len().saturating_sub(1));
         }
         SEM_STAT | SEM_STAT_ANY => {
-            let (id, set) = kernel.ipc.semaphores.at(id)?;
+            let (id, set) = ipc.semaphores.at(id)?;
             write_state(id, &set, command == SEM_STAT)?;
             return Ok(id as usize);
         }
         _ => {}
     }
-    let set = kernel.ipc.semaphores.find(id)?;
+    let set = ipc.semaphores.find(id)?;
     let index =
         |state: &semaphores::State| usize::try_from(number).ok().filter(|index| *index < state.semaphores.len()).ok_or(Errno::EINVAL);
     match command {
         IPC_STAT => write_state(id, &set, true)?,
         IPC_RMID => {
             set.permissions().check_owner(&credentials)?;
-            kernel.ipc.semaphores.remove(id);
+            ipc.semaphores.remove(id);
             set.removed();
         }
         IPC_SET => {
@@ -393,7 +396,7 @@ fn semctl(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn msgget(task: &Arc<Task>, args: &Args) -> SysResult {
     let make = |_, permissions| Ok(messages::Queue::new(permissions));
-    task.kernel.ipc.messages.get(args.int(0), args.uint(1), &task.credentials(), |_| Ok(()), make).map(|id| id as usize)
+    task.namespaces().ipc.ipc.messages.get(args.int(0), args.uint(1), &task.credentials(), |_| Ok(()), make).map(|id| id as usize)
 }
 
 fn msgsnd(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -403,7 +406,7 @@ fn msgsnd(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let text: Vec<u8> = task.read_slice(args.raw(1).wrapping_add(8), length)?;
-    let queue = task.kernel.ipc.messages.find(args.int(0))?;
+    let queue = task.namespaces().ipc.ipc.messages.find(args.int(0))?;
     queue.permissions().check(&task.credentials(), WRITE)?;
     queue.send(task, kind, text, args.uint(3)).map(|()| 0)
 }
@@ -417,7 +420,7 @@ fn msgrcv(task: &Arc<Task>, args: &Args) -> SysResult {
     if flags & MSG_COPY != 0 {
         return Err(Errno::ENOSYS);
     }
-    let queue = task.kernel.ipc.messages.find(args.int(0))?;
+    let queue = task.namespaces().ipc.ipc.messages.find(args.int(0))?;
     queue.permissions().check(&task.credentials(), READ)?;
     let (kind, text) = queue.receive(task, args.long(3), args.size(2), flags)?;
     task.write(args.raw(1), &kind)?;
@@ -446,7 +449,8 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
     const MSG_INFO: u32 = 12;
     const MSG_STAT_ANY: u32 = 13;
     let (id, command, address) = (args.int(0), args.uint(1) & !IPC_64, args.raw(2));
-    let kernel = &task.kernel;
+    let space = Arc::clone(&task.namespaces().ipc);
+    let ipc = &space.ipc;
     let credentials = task.credentials();
     let write_state = |id: i32, queue: &messages::Queue, check: bool| {
         let state = queue.state.lock();
@@ -470,7 +474,7 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
     };
     match command {
         IPC_INFO | MSG_INFO => {
-            let all = kernel.ipc.messages.all();
+            let all = ipc.messages.all();
             let messages: usize = all.iter().map(|(_, queue)| queue.state.lock().messages.len()).sum();
             let bytes: u64 = all.iter().map(|(_, queue)| queue.state.lock().bytes).sum();
             let (pool, map, total) =
@@ -479,7 +483,7 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
             return Ok(all.len().saturating_sub(1));
         }
         MSG_STAT | MSG_STAT_ANY => {
-            let (id, queue) = kernel.ipc.messages.at(id)?;
+            let (id, queue) = ipc.messages.at(id)?;
             write_state(id, &queue, command == MSG_STAT)?;
             return Ok(id as usize);
         }
@@ -487,7 +491,7 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
         _ => return Err(Errno::EINVAL),
     }
     let given: Option<QueueState> = if command == IPC_SET { Some(task.read(address)?) } else { None };
-    let queue = kernel.ipc.messages.find(id)?;
+    let queue = ipc.messages.find(id)?;
     if command == IPC_STAT {
         write_state(id, &queue, true)?;
         return Ok(0);
@@ -506,7 +510,7 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
             queue.announce();
         }
         None => {
-            kernel.ipc.messages.remove(id);
+            ipc.messages.remove(id);
             queue.removed();
         }
     }
@@ -549,13 +553,13 @@ fn mq_open(task: &Arc<Task>, args: &Args) -> SysResult {
         }
     };
     let name = queue_name(task, args.raw(0))?;
-    let file = task.kernel.ipc.queues.open(task, name, flags, args.uint(2), limits)?;
+    let file = task.namespaces().ipc.ipc.queues.open(task, name, flags, args.uint(2), limits)?;
     blocking::install(task, file, flags)
 }
 
 fn mq_unlink(task: &Arc<Task>, args: &Args) -> SysResult {
     let name = queue_name(task, args.raw(0))?;
-    task.kernel.ipc.queues.unlink(&task.credentials(), &name).map(|()| 0)
+    task.namespaces().ipc.ipc.queues.unlink(&task.credentials(), &name).map(|()| 0)
 }
 
 fn mq_deadline(task: &Task, address: u64) -> Result<Option<u64>, Errno> {

@@ -63,7 +63,7 @@ fn prlimit64(task: &Arc<Task>, args: &Args) -> SysResult {
     let (own, other) = (task.credentials(), target.credentials());
     let same = [other.ruid, other.euid, other.suid].iter().all(|uid| *uid == own.ruid)
         && [other.rgid, other.egid, other.sgid].iter().all(|gid| *gid == own.rgid);
-    if !Arc::ptr_eq(&target.process, &task.process) && !same && !own.has(raw::CAP_SYS_RESOURCE) {
+    if !Arc::ptr_eq(&target.process, &task.process) && !same && !own.has_in(&other.user, raw::CAP_SYS_RESOURCE) {
         return Err(Errno::EPERM);
     }
     let old = get(&target, args.uint(1))?;
@@ -189,7 +189,7 @@ fn prctl(task: &Arc<Task>, args: &Args) -> SysResult {
         raw_prctl::PR_SET_SECUREBITS => credentials::change(task, |new| {
             let locks = u64::from(new.securebits) & SECUREBIT_LOCKS;
             let changes_locked = locks >> 1 & (u64::from(new.securebits) ^ value) != 0 || locks & !value != 0;
-            if changes_locked || value & !ALL_SECUREBITS != 0 || !new.has(raw::CAP_SETPCAP) {
+            if changes_locked || value & !ALL_SECUREBITS != 0 || !new.has_here(raw::CAP_SETPCAP) {
                 return Err(Errno::EPERM);
             }
             new.securebits = value as u32;
@@ -197,7 +197,7 @@ fn prctl(task: &Arc<Task>, args: &Args) -> SysResult {
         }),
         raw_prctl::PR_CAPBSET_READ if value <= u64::from(raw::CAP_LAST_CAP) => Ok((own.bounding >> value & 1) as usize),
         raw_prctl::PR_CAPBSET_DROP if value <= u64::from(raw::CAP_LAST_CAP) => credentials::change(task, |new| {
-            if !new.has(raw::CAP_SETPCAP) {
+            if !new.has_here(raw::CAP_SETPCAP) {
                 return Err(Errno::EPERM);
             }
             new.bounding &= !(1 << value);

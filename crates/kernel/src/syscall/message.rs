@@ -227,9 +227,9 @@ fn read_control(task: &Arc<Task>, header: &Header) -> Result<Sent, Errno> {
 /// Who may claim to be whom, `unix(7)`.
 fn check_credentials(task: &Task, claimed: Credentials) -> Result<Credentials, Errno> {
     let own = task.credentials();
-    let pid = claimed.pid == task.process.pid || own.has(raw::CAP_SYS_ADMIN);
-    let uid = [own.ruid, own.euid, own.suid].contains(&claimed.uid) || own.has(raw::CAP_SETUID);
-    let gid = [own.rgid, own.egid, own.sgid].contains(&claimed.gid) || own.has(raw::CAP_SETGID);
+    let pid = claimed.pid == task.process.pid || own.has_here(raw::CAP_SYS_ADMIN);
+    let uid = [own.ruid, own.euid, own.suid].contains(&claimed.uid) || own.has_here(raw::CAP_SETUID);
+    let gid = [own.rgid, own.egid, own.sgid].contains(&claimed.gid) || own.has_here(raw::CAP_SETGID);
     if !(pid && uid && gid) {
         return Err(Errno::EPERM);
     }

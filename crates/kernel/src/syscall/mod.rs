@@ -15,6 +15,7 @@ mod limits;
 pub mod memory;
 mod message;
 pub mod mount;
+mod mount_files;
 pub mod names;
 pub mod open;
 mod peers;

@@ -194,7 +194,7 @@ fn chroot(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::ENOTDIR);
     }
     crate::vfs::permission::check(place.inode(), &task.credentials(), crate::vfs::permission::EXECUTE)?;
-    if !task.credentials().has(raw::CAP_SYS_CHROOT) {
+    if !task.credentials().has_here(raw::CAP_SYS_CHROOT) {
         return Err(Errno::EPERM);
     }
     let fs = Arc::clone(&task.fs.lock());

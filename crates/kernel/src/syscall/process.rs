@@ -11,6 +11,7 @@ use super::{Args, Call, SysResult, at};
 use crate::config::ExitStatus;
 use crate::fs::pidfd;
 use crate::loader::{self, MAX_STRING};
+use crate::namespace;
 use crate::task::clone::{self, CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CloneArguments};
 use crate::task::table::PID_MAX;
 use crate::task::wait::{self, Options, Target};
@@ -22,8 +23,8 @@ use crate::{ptrace, signal};
 pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_fork, fork, &[]),
     Call::full(raw::__NR_vfork, vfork, &[]),
-    Call::partial(raw::__NR_clone, clone_call, &[Flags, Ptr, Ptr, Ptr, Ptr], "new namespaces are refused with EPERM"),
-    Call::partial(raw::__NR_clone3, clone3, &[Ptr, Size], "new namespaces and cgroup descriptors are refused"),
+    Call::partial(raw::__NR_clone, clone_call, &[Flags, Ptr, Ptr, Ptr, Ptr], "no namespaces of processes and time: EINVAL"),
+    Call::partial(raw::__NR_clone3, clone3, &[Ptr, Size], "no namespaces of processes and time; cgroup descriptors are refused"),
     Call::full(raw::__NR_execve, execve, &[Path, Ptr, Ptr]),
     Call::full(raw::__NR_execveat, execveat, &[Fd, Path, Ptr, Ptr, Flags]),
     Call::full(raw::__NR_exit, exit_call, &[Int]),
@@ -41,7 +42,8 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_set_tid_address, set_tid_address, &[Ptr]),
     Call::full(raw::__NR_pidfd_open, pidfd_open, &[Int, Flags]),
     Call::full(raw::__NR_pidfd_send_signal, pidfd_send_signal, &[Fd, Signal, Ptr, Flags]),
-    Call::partial(raw::__NR_unshare, unshare, &[Flags], "new namespaces are refused with EPERM"),
+    Call::partial(raw::__NR_unshare, unshare, &[Flags], "no namespaces of processes and time: EINVAL"),
+    Call::partial(raw::__NR_setns, setns, &[Fd, Flags], "no namespaces of processes and time"),
     Call::full(raw::__NR_process_vm_readv, |task, args| process_vm(task, args, false), &[Int, Ptr, Size, Ptr, Size, Flags]),
     Call::full(raw::__NR_process_vm_writev, |task, args| process_vm(task, args, true), &[Int, Ptr, Size, Ptr, Size, Flags]),
 ];
@@ -367,8 +369,11 @@ fn unshare(task: &Arc<Task>, args: &Args) -> SysResult {
     if flags & threads != 0 {
         return if task.mm()?.is_shared() { Err(Errno::EINVAL) } else { Ok(0) };
     }
-    if flags & !harmless != 0 {
-        return Err(Errno::EPERM);
+    if flags & !(harmless | namespace::ALL) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & namespace::ALL != 0 {
+        namespace::unshare(task, flags & namespace::ALL)?;
     }
     if flags & raw::CLONE_FS != 0 {
         let mut fs = task.fs.lock();
@@ -380,6 +385,11 @@ fn unshare(task: &Arc<Task>, args: &Args) -> SysResult {
         *task.files.lock() = files;
     }
     Ok(0)
+}
+
+fn setns(task: &Arc<Task>, args: &Args) -> SysResult {
+    let file = task.file(args.int(0))?;
+    namespace::file::set(task, &file, args.uint(1)).map(|()| 0)
 }
 
 fn process_vm(task: &Arc<Task>, args: &Args, write: bool) -> SysResult {

@@ -72,7 +72,7 @@ fn set_filter(task: &Arc<Task>, flags: u32, address: u64) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let credentials = task.credentials();
-    if !credentials.no_new_privs && !credentials.has(raw::CAP_SYS_ADMIN) {
+    if !credentials.no_new_privs && !credentials.has_here(raw::CAP_SYS_ADMIN) {
         return Err(Errno::EACCES);
     }
     let program: Vec<Instruction> = task.read_slice(program, length)?;

@@ -45,12 +45,13 @@ fn check_signal(signal: i32) -> Result<(), Errno> {
 /// `kill(2)`: same user (real or effective against real or saved), `CAP_KILL`, or `SIGCONT` within the session.
 fn may_signal(task: &Task, target: &Process, signal: i32) -> bool {
     let own = task.credentials();
-    if target.pid == task.process.pid || own.has(raw::CAP_KILL) {
+    if target.pid == task.process.pid {
         return true;
     }
     let Some(leader) = target.family.lock().tasks.first().cloned() else { return true };
     let other = leader.credentials();
-    [own.euid, own.ruid].iter().any(|uid| *uid == other.suid || *uid == other.ruid)
+    own.has_in(&other.user, raw::CAP_KILL)
+        || [own.euid, own.ruid].iter().any(|uid| *uid == other.suid || *uid == other.ruid)
         || signal as u32 == raw::SIGCONT && session::place(&task.process).1 == session::place(target).1
 }
 

@@ -77,11 +77,12 @@ fn unix_kind(kind: u32, protocol: u32) -> Result<Kind, Errno> {
 fn socket(task: &Arc<Task>, args: &Args) -> SysResult {
     let (domain, protocol) = (args.uint(0), args.uint(2));
     let (kind, flags) = decode_type(args.uint(1))?;
-    let net = &task.kernel.net;
+    let space = Arc::clone(&task.namespaces().net);
+    let net = &*space.net;
     let socket: Arc<dyn Socket> = match domain {
         raw_net::AF_UNIX => net::unix::socket(net, unix_kind(kind, protocol)?),
-        raw_net::AF_INET | raw_net::AF_INET6 if task.kernel.network == Network::Host => net::host::socket(domain, kind, protocol)?,
-        raw_net::AF_NETLINK => net::netlink::socket(net, task.kernel.network, kind, protocol)?,
+        raw_net::AF_INET | raw_net::AF_INET6 if space.network == Network::Host => net::host::socket(domain, kind, protocol)?,
+        raw_net::AF_NETLINK => net::netlink::socket(net, space.network, kind, protocol)?,
         raw_net::AF_INET | raw_net::AF_INET6 => net::inet::socket(task, domain, kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     };
@@ -90,12 +91,13 @@ fn socket(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn open(task: &Task, socket: Arc<dyn Socket>, flags: u32) -> Arc<File> {
     let credentials = task.credentials();
-    net::open_owned(&task.kernel.net, socket, flags, (credentials.fsuid, credentials.fsgid))
+    net::open_owned(&task.namespaces().net.net, socket, flags, (credentials.fsuid, credentials.fsgid))
 }
 
 fn socketpair(task: &Arc<Task>, args: &Args) -> SysResult {
     let (kind, flags) = decode_type(args.uint(1))?;
-    let net = &task.kernel.net;
+    let space = Arc::clone(&task.namespaces().net);
+    let net = &*space.net;
     match args.uint(0) {
         raw_net::AF_UNIX => {}
         raw_net::AF_INET | raw_net::AF_INET6 | raw_net::AF_NETLINK => return Err(Errno::EOPNOTSUPP),

@@ -65,6 +65,14 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_fstatfs, fstatfs, &[Fd, Ptr]),
 ];
 
+/// Owner and group as the caller's user namespace shows them.
+fn shown(task: &Task, mut attributes: Attributes) -> Attributes {
+    let own = task.credentials();
+    attributes.uid = own.user.show_user(attributes.uid);
+    attributes.gid = own.user.show_group(attributes.gid);
+    attributes
+}
+
 fn pack(attributes: &Attributes) -> Stat {
     Stat {
         st_dev: attributes.device,
@@ -86,13 +94,13 @@ fn pack(attributes: &Attributes) -> Stat {
 
 fn stat(task: &Arc<Task>, fd: i32, address: u64, flags: u32, buffer: u64) -> SysResult {
     let place = at::lookup_flags(task, fd, address, flags)?;
-    task.write(buffer, &pack(&place.inode().attributes()?))?;
+    task.write(buffer, &pack(&shown(task, place.inode().attributes()?)))?;
     Ok(0)
 }
 
 fn fstat(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.files().get(args.int(0))?;
-    task.write(args.raw(1), &pack(&file.inode.attributes()?))?;
+    task.write(args.raw(1), &pack(&shown(task, file.inode.attributes()?)))?;
     Ok(0)
 }
 
@@ -146,7 +154,7 @@ fn statx(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let place = at::lookup_flags(task, args.int(0), args.raw(1), flags)?;
-    let found = place.inode().attributes()?;
+    let found = shown(task, place.inode().attributes()?);
     let time = |time: Timespec| StatxTime { seconds: time.tv_sec, nanoseconds: time.tv_nsec as u32, reserved: 0 };
     let halves = |device: u64| [rustix::fs::major(device), rustix::fs::minor(device)];
     let result = Statx {
@@ -202,7 +210,7 @@ fn real(credentials: &Credentials) -> Credentials {
     let mut real = credentials.clone();
     real.fsuid = credentials.ruid;
     real.fsgid = credentials.rgid;
-    real.effective = if credentials.ruid == 0 { credentials.permitted } else { 0 };
+    real.effective = if credentials.user.is_root(credentials.ruid) { credentials.permitted } else { 0 };
     real
 }
 
@@ -225,7 +233,7 @@ fn change_mode(task: &Arc<Task>, place: &Place, mode: u32) -> SysResult {
             return Err(Errno::EPERM);
         }
         let mut permissions = mode & 0o7777;
-        if !credentials.in_group(present.gid) && !credentials.has(raw::CAP_FSETID) {
+        if !credentials.in_group(present.gid) && !credentials.has_over(present, raw::CAP_FSETID) {
             permissions &= !raw::S_ISGID;
         }
         Ok(SetAttributes { permissions: Some(permissions), ..SetAttributes::default() })
@@ -244,8 +252,11 @@ fn fchmod(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn change_owner(task: &Arc<Task>, place: &Place, uid: u32, gid: u32) -> SysResult {
     const UNCHANGED: u32 = u32::MAX;
+    let own = task.credentials();
+    let uid = if uid == UNCHANGED { uid } else { own.user.user(uid).ok_or(Errno::EINVAL)? };
+    let gid = if gid == UNCHANGED { gid } else { own.user.group(gid).ok_or(Errno::EINVAL)? };
     change(task, place, |present, credentials| {
-        let capable = credentials.has(raw::CAP_CHOWN);
+        let capable = credentials.has_over(present, raw::CAP_CHOWN);
         let owner = credentials.fsuid == present.uid;
         if uid != UNCHANGED && !(capable || owner && uid == present.uid) {
             return Err(Errno::EPERM);

@@ -46,8 +46,8 @@ struct NewUtsname {
 }
 
 fn uname(task: &Arc<Task>, args: &Args) -> SysResult {
-    let hostname = task.kernel.hostname.lock().clone();
-    let domainname = task.kernel.system.domainname.lock().clone();
+    let names = Arc::clone(&task.namespaces().uts);
+    let (hostname, domainname) = (names.hostname.lock().clone(), names.domainname.lock().clone());
     let mut name = NewUtsname::zeroed();
     let texts = [system::NAME, &hostname, system::RELEASE, system::VERSION, system::MACHINE, &domainname];
     for (field, text) in name.fields.iter_mut().zip(texts) {
@@ -59,7 +59,7 @@ fn uname(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn read_name(task: &Task, args: &Args) -> Result<String, Errno> {
-    if !task.credentials().has(CAP_SYS_ADMIN) {
+    if !task.credentials().has_in(&task.namespaces().uts.owner, CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     let length = usize::try_from(args.int(1)).map_err(|_| Errno::EINVAL)?;
@@ -71,12 +71,14 @@ fn read_name(task: &Task, args: &Args) -> Result<String, Errno> {
 }
 
 fn sethostname(task: &Arc<Task>, args: &Args) -> SysResult {
-    *task.kernel.hostname.lock() = read_name(task, args)?;
+    let name = read_name(task, args)?;
+    *task.namespaces().uts.hostname.lock() = name;
     Ok(0)
 }
 
 fn setdomainname(task: &Arc<Task>, args: &Args) -> SysResult {
-    *task.kernel.system.domainname.lock() = read_name(task, args)?;
+    let name = read_name(task, args)?;
+    *task.namespaces().uts.domainname.lock() = name;
     Ok(0)
 }
 

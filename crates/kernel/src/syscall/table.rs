@@ -23,6 +23,7 @@ const FAMILIES: &[&[Call]] = &[
     super::stat::CALLS,
     super::xattr::CALLS,
     super::mount::CALLS,
+    super::mount_files::CALLS,
     super::memory::CALLS,
     super::storage::CALLS,
     super::splice::CALLS,

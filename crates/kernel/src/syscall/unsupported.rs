@@ -4,7 +4,6 @@ use cloudpilot_abi::raw;
 
 const KEYS: &str = "no key rings";
 const LANDLOCK: &str = "programs cannot confine themselves yet; they go on without, as on kernels before 5.13";
-const NAMESPACES: &str = "one namespace of each kind";
 const NEVER: &str = "reserved; Linux itself never served it";
 const OLD: &str = "Linux itself dropped it";
 const MOUNT_FILES: &str = "mounts are made with mount(2)";
@@ -13,7 +12,6 @@ const RING: &str = "not there, so that runtimes fall back to epoll";
 const AIO: &str = "not there, so that databases fall back to threads";
 const PKEYS: &str = "no memory protection keys";
 const QUOTA: &str = "no quotas below the sandbox's own limits";
-const MOUNT_LISTS: &str = "mounts are listed in /proc/self/mountinfo";
 const ATTRIBUTES: &str = "no inode flags to get or set";
 
 /// Number and reason.
@@ -28,10 +26,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_fanotify_mark, "there is no fanotify_init to make its argument"),
     (raw::__NR_file_getattr, ATTRIBUTES),
     (raw::__NR_file_setattr, ATTRIBUTES),
-    (raw::__NR_fsconfig, MOUNT_FILES),
-    (raw::__NR_fsmount, MOUNT_FILES),
-    (raw::__NR_fsopen, MOUNT_FILES),
-    (raw::__NR_fspick, MOUNT_FILES),
     (raw::__NR_get_kernel_syms, OLD),
     (raw::__NR_get_thread_area, "32-bit programs only"),
     (raw::__NR_getpmsg, NEVER),
@@ -48,20 +42,15 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_landlock_add_rule, LANDLOCK),
     (raw::__NR_landlock_create_ruleset, LANDLOCK),
     (raw::__NR_landlock_restrict_self, LANDLOCK),
-    (raw::__NR_listmount, MOUNT_LISTS),
     (raw::__NR_lsm_get_self_attr, LSM),
     (raw::__NR_lsm_list_modules, LSM),
     (raw::__NR_lsm_set_self_attr, LSM),
     (raw::__NR_map_shadow_stack, "no shadow stacks"),
     (raw::__NR_memfd_secret, "the kernel can always read what it serves"),
     (raw::__NR_modify_ldt, "no local descriptor tables: 64-bit programs only"),
-    (raw::__NR_mount_setattr, MOUNT_FILES),
-    (raw::__NR_move_mount, MOUNT_FILES),
     (raw::__NR_move_pages, "one memory node: nothing to move"),
     (raw::__NR_nfsservctl, OLD),
-    (raw::__NR_open_tree, MOUNT_FILES),
     (raw::__NR_open_tree_attr, MOUNT_FILES),
-    (raw::__NR_pivot_root, "one mount namespace, whose root stays"),
     (raw::__NR_pkey_alloc, PKEYS),
     (raw::__NR_pkey_free, PKEYS),
     (raw::__NR_pkey_mprotect, PKEYS),
@@ -78,8 +67,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_security, NEVER),
     (raw::__NR_set_mempolicy_home_node, "one memory node"),
     (raw::__NR_set_thread_area, "32-bit programs only"),
-    (raw::__NR_setns, NAMESPACES),
-    (raw::__NR_statmount, MOUNT_LISTS),
     (raw::__NR_tuxcall, NEVER),
     (raw::__NR_uretprobe, "no probes"),
     (raw::__NR_uselib, OLD),

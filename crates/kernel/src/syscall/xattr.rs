@@ -6,8 +6,9 @@ use cloudpilot_abi::{Errno, raw};
 
 use super::at;
 use super::{Arg, Args, Call, SysResult};
-use crate::task::Task;
-use crate::vfs::inode::FileType;
+use crate::task::{Credentials, Task};
+use crate::vfs::acl::{self, Acl};
+use crate::vfs::inode::{Attributes, FileType};
 use crate::vfs::{Path as Place, permission, watch};
 
 use Arg::{Fd, Flags, Path, Ptr, Size};
@@ -109,6 +110,9 @@ fn check(task: &Arc<Task>, place: &Place, name: &[u8], write: bool) -> Result<()
         }
         return permission::check_attributes(&attributes, &credentials, if write { permission::WRITE } else { permission::READ });
     }
+    if name == acl::ACCESS || name == acl::DEFAULT {
+        return check_list(&attributes, &credentials, name, write);
+    }
     if name.starts_with(b"trusted.") {
         return match (credentials.has(raw::CAP_SYS_ADMIN), write) {
             (true, _) => Ok(()),
@@ -122,6 +126,22 @@ fn check(task: &Arc<Task>, place: &Place, name: &[u8], write: bool) -> Result<()
     Err(Errno::EOPNOTSUPP)
 }
 
+/// Lists are for the owner to change; everybody may read them.
+fn check_list(attributes: &Attributes, credentials: &Credentials, name: &[u8], write: bool) -> Result<(), Errno> {
+    if attributes.file_type == FileType::Symlink {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if write && name == acl::DEFAULT && attributes.file_type != FileType::Directory {
+        return Err(Errno::EACCES);
+    }
+    if write && !permission::is_owner(attributes, credentials) { Err(Errno::EPERM) } else { Ok(()) }
+}
+
+/// Which list an attribute holds, if one: whether it is the default one.
+fn list_named(name: &[u8]) -> Option<bool> {
+    if name == acl::ACCESS { Some(false) } else { (name == acl::DEFAULT).then_some(true) }
+}
+
 fn set(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
     let (size, flags) = (args.size(3), args.uint(4));
     if flags & !(raw::XATTR_CREATE | raw::XATTR_REPLACE) != 0 {
@@ -133,9 +153,23 @@ fn set(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
     }
     let value: Vec<u8> = task.read_slice(args.raw(2), size)?;
     check(task, place, &name, true)?;
-    place.inode().set_xattr(&name, &value, flags)?;
+    match list_named(&name) {
+        Some(default) => set_list(task, place, default, &value)?,
+        None => place.inode().set_xattr(&name, &value, flags)?,
+    }
     watch::name_event(&place.name, raw::IN_ATTRIB);
     Ok(0)
+}
+
+fn set_list(task: &Arc<Task>, place: &Place, default: bool, value: &[u8]) -> Result<(), Errno> {
+    let credentials = task.credentials();
+    let list = Acl::parse(value, &credentials.user)?;
+    place.inode().set_acl(default, list)?;
+    let attributes = place.inode().attributes()?;
+    if !default && attributes.permissions & raw::S_ISGID != 0 && !credentials.in_group(attributes.gid) {
+        super::blocking::drop_set_id(&**place.inode(), &credentials);
+    }
+    Ok(())
 }
 
 /// Answers a value or a list: its size alone when no room is given.
@@ -152,7 +186,10 @@ fn answer(task: &Arc<Task>, buffer: u64, room: usize, bytes: &[u8]) -> SysResult
 fn get(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
     let name = read_name(task, args)?;
     check(task, place, &name, false)?;
-    let value = place.inode().get_xattr(&name)?;
+    let value = match list_named(&name) {
+        Some(default) => place.inode().acl(default).ok_or(Errno::ENODATA)?.value(&task.credentials().user),
+        None => place.inode().get_xattr(&name)?,
+    };
     answer(task, args.raw(2), args.size(3), &value)
 }
 
@@ -160,6 +197,8 @@ fn list(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
     let privileged = task.credentials().has(raw::CAP_SYS_ADMIN);
     let mut names = place.inode().list_xattrs()?;
     names.retain(|name| privileged || !name.starts_with(b"trusted."));
+    let lists = [(false, acl::ACCESS), (true, acl::DEFAULT)];
+    names.extend(lists.iter().filter(|(default, _)| place.inode().acl(*default).is_some()).map(|(_, name)| name.to_vec()));
     let bytes: Vec<u8> = names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect();
     answer(task, args.raw(1), args.size(2), &bytes)
 }
@@ -167,7 +206,18 @@ fn list(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
 fn remove(task: &Arc<Task>, place: &Place, args: &Args) -> SysResult {
     let name = read_name(task, args)?;
     check(task, place, &name, true)?;
-    place.inode().remove_xattr(&name)?;
+    match list_named(&name) {
+        Some(default) => remove_list(place, default)?,
+        None => place.inode().remove_xattr(&name)?,
+    }
     watch::name_event(&place.name, raw::IN_ATTRIB);
     Ok(0)
+}
+
+/// Without its list a file keeps the bits that stood for it.
+fn remove_list(place: &Place, default: bool) -> Result<(), Errno> {
+    match place.inode().acl(default) {
+        Some(_) => place.inode().set_acl(default, None),
+        None => Ok(()),
+    }
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::{FsContext, Parts, Process, Task, run};
 use crate::fs::pidfd;
 use crate::mm::Mm;
+use crate::namespace;
 use crate::ptrace;
 use crate::signal::TaskSignals;
 use crate::vfs::FdTable;
@@ -17,16 +18,6 @@ use crate::wait::{PollEvents, WaitQueue};
 
 /// Stack of a task's kernel thread: handlers keep large buffers on the heap. Only what is touched costs memory.
 const KERNEL_STACK: usize = 256 << 10;
-
-/// Flags of new namespaces: there is one of each kind.
-const NAMESPACES: u64 = raw::CLONE_NEWNS as u64
-    | raw::CLONE_NEWCGROUP as u64
-    | raw::CLONE_NEWUTS as u64
-    | raw::CLONE_NEWIPC as u64
-    | raw::CLONE_NEWUSER as u64
-    | raw::CLONE_NEWPID as u64
-    | raw::CLONE_NEWNET as u64
-    | raw::CLONE_NEWTIME as u64;
 
 /// Handlers go back to their default in the child; a bit that only `clone3(2)` can give.
 pub const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
@@ -69,15 +60,18 @@ impl CloneArguments {
         }
     }
 
+    /// Kinds of new namespaces. In `clone(2)` the place of the one for time holds the exit signal.
+    fn namespaces(&self) -> u32 {
+        self.flags as u32 & namespace::ALL
+    }
+
     fn check(&self) -> Result<(), Errno> {
         let shares_what_parts = self.has(raw::CLONE_FS) && self.flags & u64::from(raw::CLONE_NEWNS | raw::CLONE_NEWUSER) != 0;
         if shares_what_parts {
             return Err(Errno::EINVAL);
         }
-        if self.flags & NAMESPACES != 0 {
-            return Err(Errno::EPERM);
-        }
-        let contradiction = self.has(raw::CLONE_THREAD) && !self.has(raw::CLONE_SIGHAND)
+        let contradiction = self.has(raw::CLONE_THREAD) && self.flags & u64::from(raw::CLONE_NEWUSER | raw::CLONE_NEWPID) != 0
+            || self.has(raw::CLONE_THREAD) && !self.has(raw::CLONE_SIGHAND)
             || self.has(raw::CLONE_SIGHAND) && !self.has(raw::CLONE_VM)
             || self.exit_signal > crate::signal::HIGHEST as u64
             || self.has(raw::CLONE_PIDFD) && self.has(raw::CLONE_PARENT_SETTID) && self.pidfd == self.parent_tid;
@@ -114,6 +108,10 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     if arguments.tid.is_some_and(|tid| kernel.tasks.is_taken(tid)) {
         return Err(Errno::EEXIST);
     }
+    let fresh = match arguments.namespaces() {
+        0 => None,
+        kinds => Some(namespace::make(task, kinds)?),
+    };
     let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM))?;
     if arguments.has(raw::CLONE_SETTLS) && guest.set_fs_base(arguments.tls).is_err() {
         abandon(guest, &mm);
@@ -121,6 +119,13 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     }
     let tid = arguments.tid.unwrap_or_else(|| kernel.tasks.allocate());
     let child = assemble(task, arguments, tid, Arc::clone(&mm), guest);
+    if let Some(fresh) = fresh {
+        *child.credentials.lock() = fresh.credentials;
+        *child.namespaces.lock() = fresh.namespaces;
+        if !arguments.has(raw::CLONE_FS) {
+            *child.fs.lock() = Arc::new(FsContext { state: Mutex::new(fresh.places) });
+        }
+    }
     let result = publish(task, &child, arguments);
     if let Err(errno) = result {
         let guest = std::mem::replace(&mut child.cpu.lock().guest, Box::new(super::init::NoGuest));
@@ -206,6 +211,7 @@ fn assemble(task: &Arc<Task>, arguments: &CloneArguments, tid: i32, mm: Arc<Mm>,
         guest,
         mm: Some(mm),
         credentials: task.credentials(),
+        namespaces: task.namespaces(),
         fs,
         files,
         signals,

@@ -93,17 +93,19 @@ fn new_credentials(task: &Task, program: &Program) -> (Arc<Credentials>, bool) {
         && !is_held(task)
         && let Ok(attributes) = program.file.inode.attributes()
     {
-        if attributes.permissions & raw::S_ISUID != 0 {
+        if attributes.permissions & raw::S_ISUID != 0 && new.user.user_inside(attributes.uid).is_some() {
             new.euid = attributes.uid;
         }
-        if attributes.permissions & (raw::S_ISGID | 0o010) == raw::S_ISGID | 0o010 {
+        let runs_as_group = attributes.permissions & (raw::S_ISGID | raw::S_IXGRP) == raw::S_ISGID | raw::S_IXGRP;
+        if runs_as_group && new.user.group_inside(attributes.gid).is_some() {
             new.egid = attributes.gid;
         }
     }
     (new.suid, new.fsuid, new.sgid, new.fsgid) = (new.euid, new.euid, new.egid, new.egid);
-    if new.euid == 0 || new.ruid == 0 {
+    let (is_root, was_root) = (new.user.is_root(new.euid), new.user.is_root(new.ruid));
+    if is_root || was_root {
         new.permitted = new.bounding & ALL_CAPABILITIES | new.inheritable;
-        new.effective = if new.euid == 0 { new.permitted } else { new.ambient };
+        new.effective = if is_root { new.permitted } else { new.ambient };
     } else {
         new.permitted = new.ambient;
         new.effective = new.ambient;

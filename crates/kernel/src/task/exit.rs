@@ -174,8 +174,9 @@ fn finish_process(task: &Arc<Task>) {
     let kernel = &task.kernel;
     process.timers.lock().clear();
     *process.enforcement.lock() = None;
-    crate::ipc::semaphores::process_exits(kernel, process.pid);
-    crate::ipc::shared_memory::process_exits(kernel);
+    let space = Arc::clone(&task.namespaces().ipc);
+    crate::ipc::semaphores::process_exits(&space.ipc, process.pid);
+    crate::ipc::shared_memory::process_exits(kernel, &space.ipc);
     ptrace::tracer_ends(process);
     if kernel.exits.is_expected(process.pid)
         && let Some(terminal) = process.terminal.lock().clone()

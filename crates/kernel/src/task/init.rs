@@ -32,6 +32,7 @@ pub fn create(kernel: &Arc<Kernel>, root: Path) -> Result<Arc<Task>, Errno> {
         guest: Box::new(NoGuest),
         mm: None,
         credentials: Arc::new(Credentials::new(0, 0, Vec::new())),
+        namespaces: kernel.first_namespaces().clone(),
         fs: Arc::new(FsContext { state: Mutex::new(state) }),
         files: FdTable::new(),
         signals: TaskSignals::default(),

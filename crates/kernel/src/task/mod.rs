@@ -33,6 +33,7 @@ pub use process::Process;
 
 use crate::Kernel;
 use crate::mm::Mm;
+use crate::namespace;
 use crate::signal::TaskSignals;
 use crate::vfs::{FdTable, Path};
 use crate::wait::{Parker, PollEvents, WaitError, WaitQueue, Wake};
@@ -101,6 +102,8 @@ pub struct Task {
     pub signals: Mutex<TaskSignals>,
     /// Who it is.
     pub credentials: Mutex<Arc<Credentials>>,
+    /// What it takes for the machine's names, mounts, network.
+    pub namespaces: Mutex<namespace::Set>,
     /// Root, working directory, umask.
     pub fs: Mutex<Arc<FsContext>>,
     /// Descriptors.
@@ -157,6 +160,8 @@ pub struct Parts {
     pub mm: Option<Arc<Mm>>,
     /// Who it is.
     pub credentials: Arc<Credentials>,
+    /// What it takes for the machine's names, mounts, network.
+    pub namespaces: namespace::Set,
     /// Root, working directory, umask.
     pub fs: Arc<FsContext>,
     /// Descriptors.
@@ -187,6 +192,7 @@ impl Task {
             parker: Arc::default(),
             signals: Mutex::new(parts.signals),
             credentials: Mutex::new(parts.credentials),
+            namespaces: Mutex::new(parts.namespaces),
             fs: Mutex::new(parts.fs),
             files: Mutex::new(parts.files),
             mm: Mutex::new(parts.mm),
@@ -227,6 +233,11 @@ impl Task {
     /// Credentials as of now.
     pub fn credentials(&self) -> Arc<Credentials> {
         Arc::clone(&self.credentials.lock())
+    }
+
+    /// Namespaces as of now.
+    pub fn namespaces(&self) -> namespace::Set {
+        self.namespaces.lock().clone()
     }
 
     /// Descriptor table as of now.

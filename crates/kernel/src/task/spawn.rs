@@ -157,6 +157,7 @@ impl Kernel {
             guest,
             mm: Some(Mm::new(&self.memory, self.platform.address_limits())),
             credentials,
+            namespaces: self.first_namespaces().clone(),
             fs: Arc::new(FsContext { state: Mutex::new(FsState { root: root.clone(), cwd, umask: 0o022 }) }),
             files,
             signals: TaskSignals::default(),

@@ -7,7 +7,7 @@ use cloudpilot_abi::{Errno, raw};
 use super::inode::{FileType, NewNode};
 use super::name::{Name, Path};
 use super::walk::{Parent, Walk};
-use super::{permission, watch};
+use super::{acl, permission, watch};
 
 /// The directory and free name for something new; `EEXIST` for what cannot be a new name.
 pub fn new_name(walk: &Walk<'_>, path: &[u8], directory: bool) -> Result<Parent, Errno> {
@@ -37,7 +37,7 @@ pub fn make(walk: &Walk<'_>, path: &[u8], node: NewNode<'_>, mode: u32) -> Resul
     };
     let parent = new_name(walk, path, file_type == FileType::Directory)?;
     let directory = parent.directory.inode();
-    let permissions = mode & 0o7777 & !walk.task.fs().umask;
+    let permissions = acl::masked(directory, mode, walk.task.fs().umask);
     let inode = directory.create(&parent.component, node, permissions, &walk.credentials)?;
     let _ = parent.directory.name.adopt(&parent.component, inode);
     watch::entry_event(&**directory, &parent.component, file_type, raw::IN_CREATE, 0);

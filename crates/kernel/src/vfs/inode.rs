@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cloudpilot_abi::Errno;
 use cloudpilot_abi::types::Timespec;
 
+use super::acl::Acl;
 use super::file::FileOps;
 use super::{Path, locks::FileLocks, watch::InodeWatches, write_access::WriteCount};
 use crate::task::{Credentials, Task};
@@ -259,6 +260,16 @@ pub trait Inode: Any + Send + Sync {
 
     /// Removes one.
     fn remove_xattr(&self, _name: &[u8]) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Access control list: the one that judges, or with `default` the one that new entries get.
+    fn acl(&self, _default: bool) -> Option<Arc<Acl>> {
+        None
+    }
+
+    /// Sets or removes one; the permission bits follow.
+    fn set_acl(&self, _default: bool, _list: Option<Acl>) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
     }
 

@@ -3,6 +3,7 @@
 //! Lock order: mount table, then a directory's names (parents before children; for renames by address), then an inode's own locks,
 //! then a file's position. A descriptor table's lock is held alone.
 
+pub mod acl;
 pub mod anonymous;
 pub mod async_notice;
 pub mod entries;

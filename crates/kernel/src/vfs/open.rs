@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::{Errno, raw};
 
+use super::acl;
 use super::file::File;
 use super::inode::{FileType, NewNode, SetAttributes};
 use super::name::{Name, Path};
@@ -31,8 +32,7 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<F
         if flags & raw::O_DIRECTORY != 0 && place.inode().file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        let inode = Arc::clone(place.inode());
-        return Ok(File::new(Arc::new(PathOnly), inode, Some(place), flags & kept));
+        return Ok(path_only_with(place, flags & kept));
     }
     if flags & raw::O_CREAT == 0 {
         let place = walk.lookup(path, flags & raw::O_NOFOLLOW == 0)?;
@@ -70,8 +70,8 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<F
         }
     }
     permission::check_directory_change(&parent.directory, &walk.credentials)?;
-    let permissions = mode & 0o7777 & !task.fs().umask;
     let directory = parent.directory.inode();
+    let permissions = acl::masked(directory, mode, task.fs().umask);
     let (inode, made) = match directory.create(&parent.component, NewNode::File, permissions, &walk.credentials) {
         Ok(inode) => (inode, true),
         // Somebody else was quicker.
@@ -84,6 +84,16 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<F
     let file = open_place(task, walk, Path { mount: parent.directory.mount, name }, flags & !raw::O_TRUNC, false)?;
     file.created.store(made, Ordering::Relaxed);
     Ok(file)
+}
+
+/// A file that only stands for a place, as `O_PATH` opens it.
+pub fn path_only(place: Path) -> Arc<File> {
+    path_only_with(place, raw::O_PATH)
+}
+
+fn path_only_with(place: Path, flags: u32) -> Arc<File> {
+    let inode = Arc::clone(place.inode());
+    File::new(Arc::new(PathOnly), inode, Some(place), flags)
 }
 
 fn walk_one(walk: &Walk<'_>, parent: &super::walk::Parent) -> Result<Path, Errno> {
@@ -149,7 +159,7 @@ fn open_unlisted(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<
     }
     permission::check_writable_mount(&directory)?;
     permission::check(directory.inode(), &walk.credentials, WRITE | EXECUTE)?;
-    let permissions = mode & 0o7777 & !walk.task.fs().umask;
+    let permissions = acl::masked(directory.inode(), mode, walk.task.fs().umask);
     let inode = directory.inode().create_unlisted(permissions, &walk.credentials, flags & raw::O_EXCL == 0)?;
     let text = format!("#{}", inode.attributes()?.inode);
     let name = Name::unlisted(&directory.name, text.as_bytes(), Arc::clone(&inode));

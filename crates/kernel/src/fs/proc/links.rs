@@ -1,12 +1,12 @@
 //! Links of a task: `exe`, `cwd`, `root`, `fd/`, `ns/`; and `fdinfo/`.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
 
 use super::subject::{Live, Subject, parse_number};
 use crate::fs::generated::{Directory, Entry, Kind, Plan, Resolve};
+use crate::namespace::file::Held;
 use crate::task::Task;
 use crate::vfs::inode::{FileType, LinkTarget};
 use crate::vfs::{File, Path};
@@ -130,19 +130,8 @@ fn descriptor_info(subject: &Subject, number: i32, _file: &File) -> Plan {
     Plan::file(make).mode(0o400).owned(owner).judged(move |task| judged.judge(task))
 }
 
-/// The namespaces that there are: one of each kind.
-const NAMESPACES: [(&str, &str, u64); 10] = [
-    ("cgroup", "cgroup", 4_026_531_835),
-    ("ipc", "ipc", 4_026_531_839),
-    ("mnt", "mnt", 4_026_531_841),
-    ("net", "net", 4_026_531_840),
-    ("pid", "pid", 4_026_531_836),
-    ("pid_for_children", "pid", 4_026_531_836),
-    ("time", "time", 4_026_531_834),
-    ("time_for_children", "time", 4_026_531_834),
-    ("user", "user", 4_026_531_837),
-    ("uts", "uts", 4_026_531_838),
-];
+/// The links of `ns/`.
+const NAMESPACES: [&str; 10] = ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts"];
 
 struct Namespaces {
     subject: Subject,
@@ -155,19 +144,18 @@ pub fn namespaces(subject: &Subject) -> Plan {
 
 impl Directory for Namespaces {
     fn lookup(&self, name: &[u8]) -> Result<Plan, Errno> {
-        let (_, kind, number) = *NAMESPACES.iter().find(|entry| entry.0.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let name = *NAMESPACES.iter().find(|entry| entry.as_bytes() == name).ok_or(Errno::ENOENT)?;
         let subject = self.subject.clone();
         let resolve: Resolve = Box::new(move |task| {
             subject.judge(task)?;
-            let mut text = String::new();
-            let _ = write!(text, "{kind}:[{number}]");
-            Ok(LinkTarget::Place { text: text.into_bytes(), path: None, inode: None })
+            let held = Held::of(subject.live()?.task()?, name.as_bytes()).ok_or(Errno::ENOENT)?;
+            Ok(LinkTarget::Place { text: held.text(), path: None, inode: Some(held.inode()) })
         });
         Ok(Plan { permissions: 0o777, owner: self.subject.owner(), kind: Kind::Link(resolve) })
     }
 
     fn entries(&self) -> Result<Vec<Entry>, Errno> {
-        let entry = |(index, name): (usize, &str)| Entry { name: name.into(), file_type: FileType::Symlink, cursor: index as u64 + 3 };
-        Ok(NAMESPACES.iter().map(|entry| entry.0).enumerate().map(entry).collect())
+        let entry = |(index, name): (usize, &&str)| Entry { name: (*name).into(), file_type: FileType::Symlink, cursor: index as u64 + 3 };
+        Ok(NAMESPACES.iter().enumerate().map(entry).collect())
     }
 }

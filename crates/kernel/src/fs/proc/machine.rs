@@ -244,7 +244,7 @@ fn semaphores(kernel: &Arc<Kernel>) -> String {
 fn shared_memory(kernel: &Arc<Kernel>) -> String {
     let mut text = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n".to_owned();
     for (id, segment) in kernel.ipc.segments.all() {
-        if segment.settle(kernel) {
+        if segment.settle(kernel, &kernel.ipc) {
             continue;
         }
         let state = *segment.state.lock();

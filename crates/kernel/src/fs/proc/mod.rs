@@ -23,6 +23,7 @@ use crate::vfs::Inode;
 use crate::vfs::inode::{FileType, LinkTarget};
 
 pub use memory::command_line;
+pub use mounts::within_filesystem as root_within;
 pub use status::{cpu_list, cpu_mask};
 pub use subject::may_trace;
 

@@ -22,6 +22,8 @@ struct Row {
     point: Vec<u8>,
     /// Of the mount: `rw`, `nosuid`, ….
     options: String,
+    /// `shared:1`, `master:2`, each with a blank in front.
+    propagation: String,
     /// Of the filesystem alone, a comma in front.
     details: &'static str,
     kind: String,
@@ -29,7 +31,8 @@ struct Row {
 }
 
 fn rows(live: &Live) -> Vec<Row> {
-    let mounts = live.kernel.mounts.all();
+    let space = live.task.as_ref().map_or(0, |task| task.namespaces().mount.number);
+    let mounts: Vec<_> = live.kernel.mounts.all().into_iter().filter(|mount| space == 0 || mount.space() == space).collect();
     let root = live.task.as_ref().map(|task| task.fs().root).or_else(|| mounts.first().map(Mount::root_path));
     let Some(root) = root else { return Vec::new() };
     mounts.iter().filter_map(|mount| row(mount, &root)).collect()
@@ -47,6 +50,7 @@ fn row(mount: &Arc<Mount>, root: &Path) -> Option<Row> {
         root: within_filesystem(mount),
         point,
         options: options(mount.flags()),
+        propagation: propagation(mount),
         details: if mount.kind == "devpts" { ",gid=5,mode=620,ptmxmode=666" } else { "" },
         kind: mount.kind.clone(),
         source: mount.source.clone(),
@@ -54,7 +58,7 @@ fn row(mount: &Arc<Mount>, root: &Path) -> Option<Row> {
 }
 
 /// Where a mount's root lies in its filesystem: `/`, or deeper for bind mounts.
-fn within_filesystem(mount: &Mount) -> Vec<u8> {
+pub fn within_filesystem(mount: &Mount) -> Vec<u8> {
     let mut components = Vec::new();
     let mut name = Arc::clone(&mount.root);
     while let Some(parent) = name.parent() {
@@ -65,6 +69,21 @@ fn within_filesystem(mount: &Mount) -> Vec<u8> {
         return b"/".to_vec();
     }
     components.iter().rev().flat_map(|component| [b"/", &component[..]].concat()).collect()
+}
+
+fn propagation(mount: &Mount) -> String {
+    let own = mount.propagation();
+    let mut text = String::new();
+    if own.group != 0 {
+        text.push_str(&format!(" shared:{}", own.group));
+    }
+    if own.master != 0 {
+        text.push_str(&format!(" master:{}", own.master));
+    }
+    if own.unbindable {
+        text.push_str(" unbindable");
+    }
+    text
 }
 
 fn options(flags: u32) -> String {
@@ -114,7 +133,7 @@ pub fn mountinfo(live: &Live) -> Result<Vec<u8>, Errno> {
         text.extend(escaped(&row.root));
         text.push(b' ');
         text.extend(escaped(&row.point));
-        text.extend_from_slice(format!(" {} - {} ", row.options, row.kind).as_bytes());
+        text.extend_from_slice(format!(" {}{} - {} ", row.options, row.propagation, row.kind).as_bytes());
         text.extend(escaped(row.source.as_bytes()));
         text.extend_from_slice(format!(" rw{}\n", row.details).as_bytes());
     }
@@ -148,7 +167,7 @@ mod tests {
     fn only_what_the_root_reaches_is_shown() {
         let table = Mounts::default();
         let top = Mount::new(directory(), "overlay", "overlay", 0);
-        table.set_root(&top);
+        table.set_root(&top, 1);
         let inode = AnonymousInode::new("directory", FileType::Directory);
         let place = Path { mount: Arc::clone(&top), name: top.root.adopt(b"with blank", inode) };
         let inside = Mount::new(directory(), "tmpfs", "none", raw::MS_RDONLY | raw::MS_NOSUID);

@@ -155,10 +155,10 @@ pub fn may_trace(caller: &Task, target: &Task) -> bool {
         return true;
     }
     let (mine, theirs) = (caller.credentials(), target.credentials());
-    if mine.has(CAP_SYS_PTRACE) {
+    if mine.has_in(&theirs.user, CAP_SYS_PTRACE) {
         return true;
     }
     let same_user = [theirs.euid, theirs.suid, theirs.ruid].iter().all(|uid| *uid == mine.fsuid);
     let same_group = [theirs.egid, theirs.sgid, theirs.rgid].iter().all(|gid| *gid == mine.fsgid);
-    same_user && same_group && theirs.permitted & !mine.permitted == 0
+    mine.user.number == theirs.user.number && same_user && same_group && theirs.permitted & !mine.permitted == 0
 }

@@ -30,11 +30,11 @@ enum Value {
 use Value::{Constant, Given, Made, Stored};
 
 fn hostname(kernel: &Arc<Kernel>) -> String {
-    kernel.hostname.lock().clone()
+    kernel.first_namespaces().uts.hostname.lock().clone()
 }
 
 fn domainname(kernel: &Arc<Kernel>) -> String {
-    kernel.system.domainname.lock().clone()
+    kernel.first_namespaces().uts.domainname.lock().clone()
 }
 
 /// Longest host name that `sethostname(2)` takes.
@@ -45,12 +45,12 @@ fn checked(name: &str) -> Result<String, Errno> {
 }
 
 fn set_hostname(kernel: &Arc<Kernel>, name: &str) -> Result<(), Errno> {
-    *kernel.hostname.lock() = checked(name)?;
+    *kernel.first_namespaces().uts.hostname.lock() = checked(name)?;
     Ok(())
 }
 
 fn set_domainname(kernel: &Arc<Kernel>, name: &str) -> Result<(), Errno> {
-    *kernel.system.domainname.lock() = checked(name)?;
+    *kernel.first_namespaces().uts.domainname.lock() = checked(name)?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use super::subject::{Live, Subject, parse_number};
 use super::{links, memory, mounts, net, status};
 use crate::Kernel;
 use crate::fs::generated::{Directory, Entry, Fixed, Listing, Plan};
+use crate::namespace::user::Map;
 use crate::task::{Process, Task};
 use crate::vfs::inode::FileType;
 
@@ -155,8 +156,29 @@ fn system_call(live: &Live) -> Result<Vec<u8>, Errno> {
     Ok(b"running\n".to_vec())
 }
 
-/// Every user and group is the same inside as in the table: there is one user namespace.
-const IDENTITY_MAP: &str = "         0          0 4294967295\n";
+/// `uid_map` and `gid_map`: shown in the numbers of the namespace above, written once.
+fn id_map(subject: &Subject, which: Map) -> Plan {
+    let (shown, target) = (subject.clone(), subject.clone());
+    let make = move || Ok(shown.live()?.credentials().user.map_text(which).into_bytes());
+    Plan::file(make).mode(0o644).owned(subject.owner()).taking(move |writer, bytes| {
+        let user = Arc::clone(&target.live()?.credentials().user);
+        let writer = writer.ok_or(Errno::EPERM)?;
+        user.write_map(which, &writer.credentials(), bytes)
+    })
+}
+
+/// Project numbers mean nothing here.
+const PROJECT_MAP: &str = "         0          0 4294967295\n";
+
+fn setgroups(subject: &Subject) -> Plan {
+    let (shown, target) = (subject.clone(), subject.clone());
+    let make = move || Ok(shown.live()?.credentials().user.setgroups_text().as_bytes().to_vec());
+    Plan::file(make).mode(0o644).owned(subject.owner()).taking(move |writer, bytes| {
+        let user = Arc::clone(&target.live()?.credentials().user);
+        let writer = writer.ok_or(Errno::EPERM)?;
+        user.write_setgroups(&writer.credentials(), bytes)
+    })
+}
 
 /// What processes and threads have.
 const COMMON: Listing<Subject> = &[
@@ -171,7 +193,7 @@ const COMMON: Listing<Subject> = &[
     ("exe", FileType::Symlink, links::exe),
     ("fd", FileType::Directory, links::descriptors),
     ("fdinfo", FileType::Directory, links::descriptor_infos),
-    ("gid_map", FileType::Regular, |subject| fixed(subject, IDENTITY_MAP)),
+    ("gid_map", FileType::Regular, |subject| id_map(subject, Map::Groups)),
     ("io", FileType::Regular, |subject| subject.traced_file(0o400, status::io)),
     ("limits", FileType::Regular, |subject| subject.open_file(status::limits)),
     ("loginuid", FileType::Regular, |subject| constant(subject, 0o644, "4294967295")),
@@ -186,12 +208,12 @@ const COMMON: Listing<Subject> = &[
     ("oom_score_adj", FileType::Regular, oom_score_adj),
     ("pagemap", FileType::Regular, pagemap),
     ("personality", FileType::Regular, |subject| subject.traced_file(0o400, personality)),
-    ("projid_map", FileType::Regular, |subject| fixed(subject, IDENTITY_MAP)),
+    ("projid_map", FileType::Regular, |subject| fixed(subject, PROJECT_MAP)),
     ("root", FileType::Symlink, links::root),
     ("sched", FileType::Regular, |subject| subject.open_file(status::sched)),
     ("schedstat", FileType::Regular, |subject| subject.open_file(status::schedstat)),
     ("sessionid", FileType::Regular, |subject| fixed(subject, "4294967295")),
-    ("setgroups", FileType::Regular, |subject| fixed(subject, "allow\n")),
+    ("setgroups", FileType::Regular, setgroups),
     ("smaps", FileType::Regular, |subject| subject.traced_file(0o444, memory::smaps)),
     ("smaps_rollup", FileType::Regular, |subject| subject.traced_file(0o444, memory::smaps_rollup)),
     ("stack", FileType::Regular, |subject| subject.traced_file(0o400, |_| Ok(Vec::new()))),
@@ -199,7 +221,7 @@ const COMMON: Listing<Subject> = &[
     ("statm", FileType::Regular, |subject| subject.open_file(status::statm)),
     ("status", FileType::Regular, |subject| subject.open_file(status::status)),
     ("syscall", FileType::Regular, |subject| subject.traced_file(0o400, system_call)),
-    ("uid_map", FileType::Regular, |subject| fixed(subject, IDENTITY_MAP)),
+    ("uid_map", FileType::Regular, |subject| id_map(subject, Map::Users)),
     ("wchan", FileType::Regular, |subject| fixed(subject, "0")),
 ];
 

@@ -18,6 +18,7 @@ use super::{NODE_CHARGE, Tmpfs};
 use crate::fs::host::{HostDirectory, HostEntry, Reopened};
 use crate::fs::pipe::Fifo;
 use crate::task::{Credentials, Task};
+use crate::vfs::acl::Acl;
 use crate::vfs::file::{File, FileOps};
 use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, Inode, InodeCommon, LinkTarget, NewNode, SetAttributes, SetTime};
 
@@ -83,6 +84,8 @@ pub struct State {
     pub modified: Timespec,
     pub changed: Timespec,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Access control lists: its own, and what new entries get.
+    pub lists: [Option<Arc<Acl>>; 2],
     pub body: Body,
 }
 
@@ -122,6 +125,7 @@ impl Node {
             modified: now,
             changed: now,
             xattrs: BTreeMap::new(),
+            lists: [None, None],
             body,
         };
         filesystem.nodes.fetch_add(1, Ordering::Relaxed);
@@ -156,6 +160,7 @@ impl Node {
             modified: found.modified,
             changed: found.changed,
             xattrs: BTreeMap::new(),
+            lists: [None, None],
             body,
         };
         filesystem.nodes.fetch_add(1, Ordering::Relaxed);
@@ -192,8 +197,16 @@ impl Node {
             let runs_as_group = permissions & (raw::S_ISGID | raw::S_IXGRP) == raw::S_ISGID | raw::S_IXGRP;
             permissions &= if runs_as_group { !raw::S_ISGID } else { !0 };
         }
+        let inherited = state.lists[1].clone().filter(|_| file_type != FileType::Symlink);
         drop(state);
-        Ok(Self::new(Arc::clone(&self.filesystem), file_type, permissions, (credentials.fsuid, gid), body, true))
+        let own = inherited.as_ref().map(|list| list.inherited(permissions));
+        let permissions = own.as_ref().map_or(permissions, |(_, bits)| *bits);
+        let made = Self::new(Arc::clone(&self.filesystem), file_type, permissions, (credentials.fsuid, gid), body, true);
+        if let Some((own, _)) = own {
+            let default = inherited.filter(|_| file_type == FileType::Directory);
+            made.state.write().lists = [Some(Arc::new(own)).filter(|list| !list.is_plain()), default];
+        }
+        Ok(made)
     }
 
     /// Makes a node as root, for the tree that boot builds. An existing entry of that name is replaced.
@@ -358,7 +371,11 @@ impl Inode for Node {
             SetTime::At(time) => time,
         };
         let mut state = self.state.write();
-        state.permissions = changes.permissions.unwrap_or(state.permissions);
+        if let Some(permissions) = changes.permissions {
+            state.permissions = permissions;
+            let own = state.lists[0].take();
+            state.lists[0] = own.map(|list| Arc::new(list.with_permissions(permissions)));
+        }
         state.uid = changes.uid.unwrap_or(state.uid);
         state.gid = changes.gid.unwrap_or(state.gid);
         state.accessed = changes.accessed.map_or(state.accessed, at);
@@ -488,6 +505,22 @@ impl Inode for Node {
     fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
         let mut state = self.state.write();
         state.xattrs.remove(name).ok_or(Errno::ENODATA)?;
+        state.changed = crate::time::realtime();
+        Ok(())
+    }
+
+    fn acl(&self, default: bool) -> Option<Arc<Acl>> {
+        self.state.read().lists[usize::from(default)].clone()
+    }
+
+    fn set_acl(&self, default: bool, list: Option<Acl>) -> Result<(), Errno> {
+        let mut state = self.state.write();
+        if let Some(list) = list.as_ref().filter(|_| !default) {
+            state.permissions = state.permissions & !0o777 | list.permissions();
+        }
+        // A list that says no more than the bits do is not kept.
+        let kept = list.filter(|list| default || !list.is_plain());
+        state.lists[usize::from(default)] = kept.map(Arc::new);
         state.changed = crate::time::realtime();
         Ok(())
     }

@@ -83,12 +83,13 @@ pub fn choose(domain: u32, kind: u32, protocol: u32) -> Result<(Kind, u32), Errn
 
 /// A socket for packets or for echo requests; none if something else is asked for.
 fn packet_socket(task: &Task, domain: u32, kind: u32, protocol: u32) -> Option<Result<Arc<dyn Socket>, Errno>> {
-    let inet = &task.kernel.net.inet;
+    let space = Arc::clone(&task.namespaces().net);
+    let inet = &space.net.inet;
     let kind = match (kind, protocol) {
         (2, ICMP) if domain == raw_net::AF_INET => Kind::Datagram,
         (2, ICMPV6) if domain == raw_net::AF_INET6 => Kind::Datagram,
         (3, 0) => return Some(Err(Errno::EPROTONOSUPPORT)),
-        (3, _) if !task.credentials().has(raw::CAP_NET_RAW) => return Some(Err(Errno::EPERM)),
+        (3, _) if !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_RAW) => return Some(Err(Errno::EPERM)),
         (3, _) => Kind::Raw,
         _ => return None,
     };
@@ -117,7 +118,8 @@ fn may_ping(task: &Task) -> bool {
 
 /// Makes a socket for `socket(2)`.
 pub fn socket(task: &Task, domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
-    let net = &task.kernel.net;
+    let space = Arc::clone(&task.namespaces().net);
+    let net = &space.net;
     if protocol > HIGHEST_PROTOCOL {
         return Err(Errno::EINVAL);
     }
@@ -152,7 +154,11 @@ fn first_free_port(task: &Task) -> u16 {
 
 /// Whether a task may bind a socket there.
 fn check_bind(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> Result<(), Errno> {
-    if port != 0 && task.is_some_and(|task| port < first_free_port(task) && !task.credentials().has(raw::CAP_NET_BIND_SERVICE)) {
+    if port != 0
+        && task.is_some_and(|task| {
+            port < first_free_port(task) && !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_BIND_SERVICE)
+        })
+    {
         return Err(Errno::EACCES);
     }
     let options = base.options.lock();
