@@ -14,7 +14,7 @@ from cloudpilot.functions import events as events_module
 from cloudpilot.functions.call import Call, Outcome, problem
 from cloudpilot.functions.errors import FunctionError
 from cloudpilot.functions.events import MOST_DELIVERIES, MOST_HOPS, PREFIX, Events
-from cloudpilot.functions.records import EventConfig, arn_of
+from cloudpilot.functions.records import EventConfig, Function, arn_of
 from cloudpilot.functions.registry import Registry
 
 
@@ -25,7 +25,10 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def configured(monkeypatch: pytest.MonkeyPatch, **config: Any) -> None:
-    monkeypatch.setattr(Registry, "event_config", lambda _self, function: EventConfig(**config) if function.name == "f" else EventConfig())
+    def found(_registry: Registry, function: Function, _qualifier: str | None = None) -> EventConfig:
+        return EventConfig(**config) if function.name == "f" else EventConfig()
+
+    monkeypatch.setattr(Registry, "event_config", found)
 
 
 def left(stage: Stage) -> int:
@@ -123,7 +126,7 @@ def test_no_place_is_no_failure_but_age_is(tmp_path: Path, monkeypatch: pytest.M
         events = Events(stage.registry, stage.pools)
         refusals = 5
 
-        async def invoke(*_arguments: Any) -> Outcome:
+        async def invoke(*_arguments: Any, **_more: Any) -> Outcome:
             nonlocal refusals
             if refusals:
                 refusals -= 1
