@@ -34,7 +34,7 @@ pub fn leave_host(private: bool) -> Result<Leaving, JailError> {
     // The thread keeps the capabilities that this one drops meanwhile, for that one call.
     let thread = std::thread::Builder::new().name("leave".into()).stack_size(STACK);
     let thread = thread.spawn(|| unmount(".", UnmountFlags::DETACH));
-    thread.map(Leaving).map_err(|error| JailError::new("Cannot leave the host's file system: no thread for it", error))
+    thread.map(Leaving).map_err(|error| JailError::new("Cannot make a thread that leaves the host's file system", error))
 }
 
 fn refused(error: Errno) -> JailError {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
 use cloudpilot_kernel::Kernel;
+use cloudpilot_kernel::boot::BootError;
 use cloudpilot_kernel::config::{BootConfig, Network, Program, User};
 use cloudpilot_kernel::fs::proc::command_line;
 use cloudpilot_kernel::task::Process;
@@ -26,7 +27,10 @@ struct Guest {
 
 /// Boots the kernel.
 pub fn boot(config: BootConfig) -> Result<Arc<dyn Machine>, Failure> {
-    let kernel = Kernel::boot(config).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    let kernel = Kernel::boot(config).map_err(|error| match error {
+        BootError::Host(what, error) => Failure::host(format!("Cannot {what}"), error),
+        BootError::Tree(..) => Failure::new(Code::Internal, error.to_string()),
+    })?;
     let files = GuestFiles::new(&kernel);
     Ok(Arc::new(Guest { kernel, files }))
 }
@@ -54,7 +58,13 @@ fn not_started(name: &str, workdir: &str, error: SpawnError) -> Failure {
                 .hint("make it first, or choose one that exists inside the sandbox")
         }
         SpawnError::NoSuchUser(user) => Failure::invalid(format!("There is no user `{user}` in the sandbox's /etc/passwd")),
-        SpawnError::Failed(errno) => of_errno(format!("The program `{name}` could not be started: {}", text(errno)), errno),
+        SpawnError::Failed(errno) => {
+            let failure = of_errno(format!("The program `{name}` could not be started: {}", text(errno)), errno);
+            match errno {
+                Errno::EAGAIN => failure.hint("raise `--pids`; if the sandbox is not full, the host's limits (`ulimit -u`, pids.max)"),
+                _ => failure,
+            }
+        }
     }
 }
 
