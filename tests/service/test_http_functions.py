@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -183,6 +185,48 @@ def test_the_real_functions_framework(service: Service) -> None:
     assert asked(service, made["path"], "POST", b"{}", {"Content-Type": "application/json"})[0] == 400
     for name in ("hello", "event"):
         service.request("DELETE", f"/v1/functions/{name}")
+
+
+def test_clients_that_hang_up(service: Service) -> None:
+    made = deploy(service, "left", {"server.py": SERVER.replace("range(3)", "range(600)")}, command=["python3", "server.py"], timeout=60)
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+            connection.sendall(f"GET {made['path']}stream HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert connection.recv(4096)
+        # The program is still at it: another instance serves.
+        assert asked(service, made["path"])[0] == 200
+    deadline = time.monotonic() + 30
+    while service.request("GET", "/v1/service")[1]["sandboxes"] > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    service.request("DELETE", "/v1/functions/left")
+
+
+def test_functions_are_there_after_a_restart(own_service: Service) -> None:
+    service = own_service
+    made = deploy(service, "stays", {"server.py": SERVER}, command=["python3", "server.py"])
+    client = connected(service)
+    archive = zipped({"app.py": "def handler(event, context):\n    print('kept')\n    return context.function_version\n"})
+    client.create_function(
+        FunctionName="event", Runtime="python3.11", Handler="app.handler", Role="any", Timeout=20, Code={"ZipFile": archive}, Publish=True
+    )
+    client.create_alias(FunctionName="event", Name="live", FunctionVersion="1")
+    url = client.create_function_url_config(FunctionName="event", Qualifier="live", AuthType="NONE")
+    for function, given in (("stays", {}), ("event", {"Qualifier": "live"})):
+        assert client.invoke(FunctionName=function, **given)["StatusCode"] == 200
+    time.sleep(0.5)  # Logs are written five times a second.
+    service.stop(signal.SIGKILL)
+    service.start()
+    assert asked(service, made["path"])[0] == 200
+    assert client.invoke(FunctionName="event", Qualifier="live")["Payload"].read() == b'"1"'
+    assert client.get_function_url_config(FunctionName="event", Qualifier="live") | {"ResponseMetadata": 0} == {
+        **{name: value for name, value in url.items() if name != "ResponseMetadata"},
+        "LastModifiedTime": url["CreationTime"],
+        "ResponseMetadata": 0,
+    }
+    assert text_of(service, "event").count("kept") == 2
+    for name in ("stays", "event"):
+        client.delete_function(FunctionName=name)
 
 
 def test_logs_go_on_where_they_were_read(service: Service) -> None:

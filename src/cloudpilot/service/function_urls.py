@@ -26,7 +26,7 @@ from cloudpilot.service.failures import Failure
 from cloudpilot.service.http import BrokenOffError, Stream, body, key_of, reply
 from cloudpilot.service.lambda_ import sigv4
 from cloudpilot.service.lambda_.errors import error_reply, status_of
-from cloudpilot.service.lambda_.url_format import MalformedError, answer_of, event_of, prelude_of
+from cloudpilot.service.lambda_.url_format import NO_BODY, MalformedError, answer_of, event_of, prelude_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -146,7 +146,11 @@ class FunctionUrls:
             # From here on it is closed by whoever sends the answer.
             stack.pop_all()
         status, headers, body = head
-        response = Stream(_rest(body, pieces), status)
+        if status in NO_BODY:
+            await pieces.aclose()
+            response: Response = Response(status_code=status)
+        else:
+            response = Stream(_rest(body, pieces), status)
         response.raw_headers = [(name.encode(), value.encode()) for name, value in [*headers, ("x-amzn-requestid", number)]]
         return response
 
@@ -227,19 +231,22 @@ async def _rest(begin: bytes, pieces: AsyncGenerator[bytes | Outcome]) -> AsyncI
 async def _rest_of_server(
     pieces: AsyncGenerator[bytes], rest: contextlib.AsyncExitStack, deadline: float, instance: HttpInstance
 ) -> AsyncIterator[bytes]:
+    whole = False
     async with rest, contextlib.aclosing(pieces):
-        while True:
-            try:
+        try:
+            while True:
                 async with asyncio.timeout_at(deadline):
-                    piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    whole = True
+                    return
+                yield piece
+        except (TimeoutError, h11.ProtocolError, OSError) as error:
+            raise BrokenOffError from error
+        finally:
+            # Its time was up, or the client hung up: the program may still be at it.
+            if not whole:
                 instance.late()
-                raise BrokenOffError from None
-            except (h11.ProtocolError, OSError) as error:
-                raise BrokenOffError from error
-            yield piece
 
 
 def _in_one_piece(outcome: Outcome, number: str) -> Response:
@@ -249,9 +256,9 @@ def _in_one_piece(outcome: Outcome, number: str) -> Response:
         answer = answer_of(outcome.answer)
     except MalformedError as error:
         return _malformed(error, number)
-    response = Response(answer.body, answer.status)
+    response = Response(b"" if answer.status in NO_BODY else answer.body, answer.status)
     response.raw_headers = [(name.encode(), value.encode()) for name, value in answer.headers]
-    if answer.status >= 200 and answer.status not in (204, 304):
+    if answer.status not in NO_BODY:
         response.raw_headers.append((b"content-length", str(len(answer.body)).encode()))
     response.headers["x-amzn-RequestId"] = number
     return response

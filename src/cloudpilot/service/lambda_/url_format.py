@@ -26,6 +26,8 @@ _TEXT = re.compile(r"text/|application/(json|javascript|xml|x-www-form-urlencode
 _OF_THE_CONNECTION = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length")
 )
+NO_BODY = (204, 304)
+"""Statuses whose answers have no body, whatever the function says."""
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -154,7 +156,7 @@ def head_of(value: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
         status = int(value.get("statusCode", 200))
     except (TypeError, ValueError):
         raise MalformedError("`statusCode` is no number") from None
-    if not 100 <= status <= 599:
+    if not 200 <= status <= 599:
         raise MalformedError("`statusCode` is none of HTTP's")
     given = value.get("headers") or {}
     cookies = value.get("cookies") or []
