@@ -1,12 +1,14 @@
-"""Runs Python handlers inside a sandbox, for code that does not bring `awslambdaric`. It imports nothing but the standard library."""
+"""Runs Python handlers inside a sandbox, for code that does not bring `awslambdaric`. It imports nothing but the standard library.
 
-import importlib
+And of that as little as possible: every import is a part of every cold start. So the socket is the one beneath the module `socket`, and
+`traceback` waits for something to go wrong.
+"""
+
+import _socket
 import json
 import os
-import socket
 import sys
 import time
-import traceback
 
 BASE = "/2018-06-01/runtime"
 CHUNK = 256 << 10
@@ -38,8 +40,9 @@ class Interface:
 
     def __init__(self):
         host, _, port = os.environ["AWS_LAMBDA_RUNTIME_API"].partition(":")
-        self._socket = socket.create_connection((host, int(port)))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        self._socket.connect((host, int(port)))
+        self._socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         self._host = f"Host: {host}:{port}\r\n"
         self._read = b""
         self._next = f"GET {BASE}/invocation/next HTTP/1.1\r\n{self._host}\r\n".encode()
@@ -94,7 +97,10 @@ class Interface:
 
 
 def described(error):
-    """An error as the caller of the function sees it."""
+    """An error as the caller of the function sees it; the log gets it, too."""
+    import traceback
+
+    traceback.print_exception(error)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     return json.dumps({"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": lines[1:-1]}).encode()
 
@@ -105,9 +111,11 @@ def load(interface):
     name = os.environ["_HANDLER"]
     try:
         module, _, function = name.rpartition(".")
-        return getattr(importlib.import_module(module.replace("/", ".")), function)
+        module = module.replace("/", ".")
+        __import__(module)
+        return getattr(sys.modules[module], function)
     except BaseException as error:
-        traceback.print_exc()
+        described(error)
         kinds = ((ImportError, "Runtime.ImportModuleError"), (SyntaxError, "Runtime.UserCodeSyntaxError"))
         kind = next((kind for cause, kind in kinds if isinstance(error, cause)), "Runtime.HandlerNotFound")
         text = {"errorMessage": f"Unable to load the handler `{name}`: {error}", "errorType": kind, "stackTrace": []}
@@ -127,7 +135,6 @@ def main():
             answer = json.dumps(handler(json.loads(event), Context(headers)), ensure_ascii=False).encode()
             path += "/response"
         except Exception as error:
-            traceback.print_exc()
             answer, kind = described(error), type(error).__name__
             path += "/error"
         sys.stdout.flush()
