@@ -30,6 +30,7 @@ class Service:
     key: str = ""
     process: subprocess.Popen[str] | None = None
     log: list[str] = field(default_factory=list)
+    options: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -43,7 +44,7 @@ class Service:
         """Starts it, again on the same port."""
         (self.directory / "run").mkdir(exist_ok=True)
         errors = (self.directory / "log").open("a")
-        command = [PILOT, "serve", "--port", str(self.port), "--data", self.directory / "data"]
+        command = [PILOT, "serve", "--port", str(self.port), "--data", self.directory / "data", *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=self.environment)
         errors.close()
         assert self.process.stdout is not None

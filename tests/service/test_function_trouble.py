@@ -132,6 +132,17 @@ def sent(service: Service, data: bytes) -> socket.socket:
     return connection
 
 
+def answer_of(connection: socket.socket) -> bytes:
+    """A whole answer."""
+    received = b""
+    while (end := received.find(b"\r\n\r\n")) < 0 or len(received) < end + 4 + int(re.search(rb"(?i)content-length: (\d+)", received)[1]):  # type: ignore[index]
+        piece = connection.recv(65536)
+        assert piece, received
+        received += piece
+    connection.close()
+    return received
+
+
 def memory_mib(service: Service) -> float:
     assert service.process is not None
     [line] = [each for each in Path(f"/proc/{service.process.pid}/status").read_text().splitlines() if each.startswith("VmRSS")]
@@ -233,15 +244,38 @@ def test_a_crowd_against_a_limit(own_service: Service) -> None:
     assert call(quiet, "quiet", {})[0] == "ok"
     statuses = []
     for connection in connections:
-        answer = connection.recv(65536)
+        answer = answer_of(connection)
         statuses.append(answer[9:12])
         if answer[9:12] == b"429":
             assert b"TooManyRequestsException" in answer
             assert b"ReservedFunctionConcurrentInvocationLimitExceeded" in answer
-        connection.close()
     assert (statuses.count(b"200"), statuses.count(b"429")) == (3, 297)
     crowd.delete_function(FunctionName="busy")
     quiet.delete_function(FunctionName="quiet")
+    eventually(lambda: own_service.sandboxes_left() == [])
+
+
+def test_memory_goes_to_those_who_are_called(own_service: Service) -> None:
+    own_service.stop()
+    own_service.options = ("--function-memory", "180m")
+    own_service.start()
+    client = connected(own_service)
+    names = [f"hungry{number}" for number in range(5)]
+    for name in names:
+        create(client, name, zipped({"app.py": TROUBLE}), MemorySize=256, Timeout=30)
+        assert call(client, name, {})[0] == "ok"
+    # Each had its turn; those that waited longest made room.
+    eventually(lambda: 1 <= len(own_service.sandboxes_left()) < len(names))
+    path = "/2015-03-31/functions/{}/invocations"
+    connections = [sent(own_service, signed(own_service, path.format(name), b'{"do":"sleep","for":5}')) for name in names]
+    answers = [answer_of(connection) for connection in connections]
+    # Whoever serves a call is not ended for the next one, which hears why it has to wait.
+    statuses = [answer[9:12] for answer in answers]
+    assert set(statuses) == {b"200", b"429"}, answers
+    assert all(b'"ok"' in answer for answer in answers if answer[9:12] == b"200"), answers
+    assert all(b"The host has no memory for another instance" in answer for answer in answers if answer[9:12] == b"429")
+    for name in names:
+        client.delete_function(FunctionName=name)
     eventually(lambda: own_service.sandboxes_left() == [])
 
 
@@ -289,10 +323,9 @@ def test_bodies_that_are_not_right(service: Service, payload: bytes, status: int
     name = f"strict{status}{len(payload)}"
     create(client, name, zipped({"app.py": TROUBLE}))
     connection = sent(service, signed(service, f"/2015-03-31/functions/{name}/invocations", payload))
-    answer = connection.recv(65536)
+    answer = answer_of(connection)
     assert int(answer[9:12]) == status
     assert kind in answer
-    connection.close()
     client.delete_function(FunctionName=name)
 
 

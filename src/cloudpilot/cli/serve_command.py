@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cloudpilot.cli.parser import Parser
+from cloudpilot.engine import config
 from cloudpilot.errors import NotFoundException
 
 
@@ -17,6 +18,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--certificate", metavar="FILE", help="TLS certificate chain in PEM form")
     parser.add_argument("--private-key", metavar="FILE", help="its key")
     parser.add_argument("--domain", metavar="NAME", help="name under which ports of sandboxes are reached")
+    parser.add_argument(
+        "--function-memory", metavar="SIZE", help="memory that instances of functions may use in all (default: the host's, less a reserve)"
+    )
     parser.add_argument("--check", action="store_true", help="try what a start needs, and start nothing")
     given = parser.parse_args(arguments)
     try:
@@ -33,5 +37,6 @@ def main(arguments: list[str]) -> int:
         certificate=given.certificate,
         private_key=given.private_key,
         domain=given.domain,
+        function_memory=None if given.function_memory is None else config.parse_size(given.function_memory),
     )
     return server.check(settings) if given.check else server.serve(settings)

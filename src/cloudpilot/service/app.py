@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloudpilot.functions.admission import Admission
 from cloudpilot.functions.code import Codes
 from cloudpilot.functions.events import Events
 from cloudpilot.functions.layers import Layers
@@ -137,7 +138,7 @@ def make(settings: Settings, store: Store) -> ASGIApp:
             hint = "`pilot image build base --images DIR` makes a Debian root with Python and Node"
             log.info("the template `base` shows the host's programs", extra={"hint": hint, "images": images.directory})
         app.state.layers = Layers(store)
-        app.state.pools = Pools(app.state.registry, sandboxes)
+        app.state.pools = Pools(app.state.registry, sandboxes, Admission(settings.function_memory))
         app.state.pools.on_log = app.state.logs.write
         app.state.events = Events(app.state.registry, app.state.pools)
         metrics.watch_functions(app.state.pools, app.state.events)

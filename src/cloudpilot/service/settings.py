@@ -34,6 +34,7 @@ class Settings:
         certificate: File of the TLS certificate chain, if it shall speak TLS.
         private_key: File of the certificate's key.
         domain: Name under which ports of sandboxes are reached, as `PORT-SANDBOX.DOMAIN`.
+        function_memory: Bytes that instances of functions may use in all; none is what the host has, less a reserve.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +43,7 @@ class Settings:
     certificate: str | None = None
     private_key: str | None = None
     domain: str | None = None
+    function_memory: int | None = None
 
 
 def default_data() -> str:
