@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_client import call, connected
+from aws_client import call, connected, zipped
 from running_service import Service
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -77,3 +78,23 @@ def test_images_that_cannot_be(service: Service, program: bytes, tmp_path: Path)
     with pytest.raises(user.exceptions.ClientError) as caught:
         user.create_function(FunctionName="wrong", Code={"ImageUri": f"oci:{tmp_path}/layout"}, **given)
     assert caught.value.response["Error"]["Code"] == "AccessDeniedException"
+
+
+def test_functions_without_an_image_start_from_base(service: Service, program: bytes, tmp_path: Path) -> None:
+    client = connected(service)
+    root = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        root.chmod(0o755)
+        (root / "of-base").write_bytes(program)
+        (root / "of-base").chmod(0o755)
+        for name in ("tmp", "var", "proc", "dev", "root"):
+            (root / name).mkdir()
+        assert service.request("POST", "/v1/templates", {"name": "base", "root": str(root)})[0] == 201
+        given: dict[str, Any] = {"Runtime": "provided.al2023", "Handler": "x", "Role": "any", "Timeout": 20}
+        archive = zipped({"bootstrap": "#!/of-base own\n"}, 0o755)
+        client.create_function(FunctionName="based", Code={"ZipFile": archive}, Environment={"Variables": {"COLOUR": "blue"}}, **given)
+        assert call(client, "based", {})[0]["arguments"] == "own /var/task/bootstrap"
+    finally:
+        client.delete_function(FunctionName="based")
+        service.request("DELETE", "/v1/templates/base")
+        shutil.rmtree(root)

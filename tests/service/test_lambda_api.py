@@ -343,6 +343,13 @@ def test_parameters_are_checked(client: Any, name: str) -> None:
     assert client.get_runtime_management_config(FunctionName=name)["UpdateRuntimeOn"] == "Auto"
 
 
+def test_functions_reach_no_network(service: Service, client: Any, name: str) -> None:
+    reach = "import socket\ndef handler(event, context):\n    try:\n        socket.create_connection(('127.0.0.1', event), 5).close()\n"
+    reach += "        return True\n    except OSError:\n        return False\n"
+    client.update_function_code(FunctionName=name, ZipFile=zipped({"app.py": reach}))
+    assert call(client, name, service.port)[0] is False
+
+
 def test_code_comes_back(client: Any, name: str) -> None:
     code = client.get_function(FunctionName=name)["Code"]
     with urllib.request.urlopen(code["Location"]) as answer:

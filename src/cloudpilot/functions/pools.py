@@ -61,6 +61,8 @@ class Pools:
         self._measured: dict[Instance, float] = {}
         self.on_log: Callable[[Function, bytes], None] = lambda _function, _data: None
         """Told what programs write, with lines of ours between."""
+        self.base: Callable[[], Template] = lambda: Template("base")
+        """What functions without an image start from. Its network is not theirs: the runtime interface is on a loopback of their own."""
         self._spawn(self._sweep())
         registry.on_change.append(self._changed)
         for demand in self._demands.known():
@@ -249,7 +251,8 @@ class Pools:
         self._admission.started(token, pool.demand, memory_mb << 20)
         try:
             launch = launch_of(function, self._registry)
-            template = Template(f"function:{function.name}", root=launch.root, memory_mb=memory_mb, volumes=launch.volumes)
+            root = launch.root or self.base().root
+            template = Template(f"function:{function.name}", root=root, memory_mb=memory_mb, volumes=launch.volumes)
             sandbox = await self._sandboxes.create_for(function.project, template, timeout=_INSTANCE_LIFE)
         except Failure as failure:
             if failure.kind is Kind.LIMIT:

@@ -140,6 +140,7 @@ def make(settings: Settings, store: Store) -> ASGIApp:
         app.state.layers = Layers(store)
         app.state.pools = Pools(app.state.registry, sandboxes, Admission(settings.function_memory))
         app.state.pools.on_log = app.state.logs.write
+        app.state.pools.base = lambda: templates.get(BASE)
         app.state.events = Events(app.state.registry, app.state.pools)
         metrics.watch_functions(app.state.pools, app.state.events)
         yield

@@ -68,7 +68,7 @@ def _changes(given: models.Configuration) -> dict[str, Any]:
 
 def _refuse_absent(given: models.Configuration) -> None:
     reasons = {
-        "network": "instances have the network of their project",
+        "network": "instances have no network but their own loopback",
         "file_systems": "code and layers are the only directories that an instance sees",
         "key": "the store keeps variables as they are",
         "snap_start": "it waits for snapshots",
