@@ -315,7 +315,7 @@ def test_parameters_are_checked(client: Any, name: str) -> None:
         {"KMSKeyArn": "arn:aws:kms:eu-central-1:000000000000:key/1"},
         {"SnapStart": {"ApplyOn": "PublishedVersions"}},
         {"Architectures": ["arm64"]},
-        {"Runtime": "nodejs22.x"},
+        {"Runtime": "ruby3.4"},
         {"Tags": {"aws:x": "1"}},
         {"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:eu-central-1:000000000000:queue"}},
         {"PackageType": "Image"},

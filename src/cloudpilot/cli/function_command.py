@@ -58,7 +58,7 @@ def _deploy(arguments: list[str]) -> int:
     parser = _parser("deploy", "Make a function, or change it.", "NAME [OPTIONS] [PATH] [-- PROGRAM [ARGS…]]")
     option = parser.add_argument
     option("--handler", metavar="MODULE.NAME", help="what is called (default: `handler` of the one file given)")
-    option("--runtime", metavar="NAME", default="python3", help="`python3` (default), or `provided`, which runs `bootstrap`")
+    option("--runtime", metavar="NAME", default="python3", help="`python3` (default), `nodejs`, or `provided`, which runs `bootstrap`")
     option("--http", action="store_true", help="the program is a server on $PORT; without one, `functions-framework`")
     option("--target", metavar="NAME", help="function that `functions-framework` serves")
     option("--signature", choices=("http", "event", "cloudevent", "typed"), help="how it is called")

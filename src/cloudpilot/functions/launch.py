@@ -87,6 +87,8 @@ def _program(function: Function, directory: str, layers: str | None) -> list[str
         # Where Lambda looks, and in its order.
         own = layers is None or os.path.exists(os.path.join(directory, "bootstrap"))
         return ["/var/task/bootstrap" if own else "/opt/bootstrap"]
+    if function.runtime.startswith("nodejs"):
+        return ["node", "/var/runtime/bootstrap.mjs"]
     if os.path.isdir(os.path.join(directory, "awslambdaric")):
         return ["python3", "-m", "awslambdaric", function.handler]
     return ["python3", "-B", "/var/runtime/bootstrap.py"]
@@ -97,6 +99,7 @@ def _environment(function: Function) -> dict[str, str]:
     if function.layers:
         path += ":/opt/bin"
         python_path += f":/opt/python/lib/{function.runtime}/site-packages:/opt/python"
+    node = function.runtime.startswith("nodejs")
     if function.contract == "http":
         return _http_environment(function)
     logs = function.options.get("LoggingConfig", {})
@@ -105,8 +108,7 @@ def _environment(function: Function) -> dict[str, str]:
         "PATH": f"/var/task:{path}",
         # Without layers the loader would only look for what is not there, at each start.
         **({"LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib"} if function.layers else {}),
-        "PYTHONPATH": python_path,
-        "PYTHONUNBUFFERED": "1",
+        **({"NODE_PATH": "/opt/nodejs/node_modules:/var/task"} if node else {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1"}),
         "TZ": ":UTC",
         **function.env,
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{PORT}",

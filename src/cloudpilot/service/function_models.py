@@ -10,7 +10,7 @@ from cloudpilot.service.api_models import FUNCTION_NAME
 
 MOST_CALLS_PER_INSTANCE = 1000
 """Requests that an instance may declare to serve at the same time, as with Cloud Run."""
-_RUNTIME = r"^(python3(\.\d+)?|provided(\.al2|\.al2023)?)$"
+_RUNTIME = r"^(python3(\.\d+)?|nodejs(\d+\.x)?|provided(\.al2|\.al2023)?)$"
 _QUALIFIER = r"^(\$LATEST|[a-zA-Z0-9_-]+)$"
 _Word = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 

@@ -42,7 +42,7 @@ RESERVED_VARIABLES = frozenset(
     )
 )  # fmt: skip
 """What Lambda sets itself."""
-_RUNTIME = re.compile(r"python3(\.\d+)?|provided(\.al2|\.al2023)?")
+_RUNTIME = re.compile(r"python3(\.\d+)?|nodejs(\d+\.x)?|provided(\.al2|\.al2023)?")
 LARGEST_UPLOAD = LARGEST_ZIP * 4 // 3 + (1 << 20)
 """Bytes of an archive in base64, and of what is around it."""
 _NOTHING: tuple[Any, ...] = (None, {}, [], "", {"ApplyOn": "None"}, {"SubnetIds": [], "SecurityGroupIds": []})
@@ -52,7 +52,7 @@ def _changes(given: models.Configuration) -> dict[str, Any]:
     """What a request changes of a function's record, but for its code and its layers."""
     _refuse_absent(given)
     if given.runtime is not None and not _RUNTIME.fullmatch(given.runtime):
-        words = "satisfy enum value set: [python3.x, provided, provided.al2, provided.al2023]; other languages bring a `bootstrap`"
+        words = "satisfy enum value set: [python3.x, nodejsN.x, provided, provided.al2, provided.al2023]; others bring a `bootstrap`"
         raise constraint(given.runtime, "runtime", words)
     names = ("handler", "runtime", "role", "description", "timeout", "memory_mb")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
