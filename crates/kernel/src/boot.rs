@@ -59,6 +59,9 @@ const DIRECTORIES: [(&str, u32); 17] = [
     ("/var/log", 0o755),
     ("/run/lock", 0o1777),
 ];
+/// Which part of the memory limit freed memory that is kept for reuse may take, and how much at most: what a large compiler leaves behind.
+const KEPT_SHARE: u64 = 16;
+const MOST_KEPT: u64 = 32 << 20;
 /// Size of `/dev`, which holds nodes only.
 const DEV_BYTES: u64 = 1 << 20;
 
@@ -74,6 +77,7 @@ impl Kernel {
         crate::host::note_limit();
         let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace, on_interference } = config;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;
+        memory.keep_at_most((limits.memory_bytes / KEPT_SHARE).min(MOST_KEPT));
         let platform = Systrap::new(memory.descriptor().as_fd().as_raw_fd(), find_vdso(), on_interference)
             .map_err(|error| BootError::Host("start the first stub", error))?;
         let kernel = Arc::new(Self {

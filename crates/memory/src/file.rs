@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use cloudpilot_abi::PAGE_SIZE;
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, SeekFrom};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::pool::Pool;
 use crate::ranges::Ranges;
 
 /// Size of the sparse file and of its window: far more than any host has memory, so that offsets never run short before memory does, and
@@ -44,7 +44,7 @@ pub struct MemoryFile {
     fd: OwnedFd,
     window: NonNull<u8>,
     ranges: Mutex<Ranges>,
-    kept: Mutex<Kept>,
+    pool: Mutex<Pool>,
 }
 
 // SAFETY: `window` is a mapping that lives as long as the value; access to its bytes goes through raw copies.
@@ -63,41 +63,8 @@ pub fn window_hint() -> *mut c_void {
     ((LOWEST + u64::from_le_bytes(bytes) % SPAN) & !0xfff) as *mut c_void
 }
 
-/// Freed ranges that are handed out again soon, without asking the host twice: what a copy-on-write fault, a pipe or a small file takes comes and
-/// goes all the time, and zeroing it is quicker than giving it back and touching it anew.
-#[derive(Default)]
-struct Kept {
-    /// Starts by number of pages; index 0 is one page.
-    starts: [Vec<u64>; LARGEST_KEPT],
-    bytes: u64,
-}
-
-/// Pages of the largest range that is kept: a copy-on-write granule.
-const LARGEST_KEPT: usize = 8;
-/// Most bytes that are kept: an idle sandbox holds on to them.
-const MOST_KEPT: u64 = 512 << 10;
-
-impl Kept {
-    fn stack(&mut self, length: u64) -> Option<&mut Vec<u64>> {
-        self.starts.get_mut(usize::try_from(length / PAGE_SIZE).ok()?.checked_sub(1)?)
-    }
-
-    fn keep(&mut self, start: u64, length: u64) -> bool {
-        if self.bytes + length > MOST_KEPT {
-            return false;
-        }
-        let Some(stack) = self.stack(length) else { return false };
-        stack.push(start);
-        self.bytes += length;
-        true
-    }
-
-    fn take(&mut self, length: u64) -> Option<u64> {
-        let start = self.stack(length)?.pop()?;
-        self.bytes -= length;
-        Some(start)
-    }
-}
+/// Up to this size a range is zeroed without asking which of its pages exist: to ask costs more than to write, and what is kept was touched before.
+const ZERO_UNSEEN: u64 = 256 << 10;
 
 impl MemoryFile {
     /// Makes the file and maps it. It is sealed against shrinking, so that no mapping of it can ever fault for its size.
@@ -120,7 +87,7 @@ impl MemoryFile {
         // SAFETY: advice about a mapping of our own.
         unsafe { rustix::mm::madvise(window, FILE_SIZE as usize, rustix::mm::Advice::LinuxDontFork)? };
         let window = NonNull::new(window.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Self { fd, window, ranges: Mutex::new(Ranges::new(FILE_SIZE)), kept: Mutex::default() }))
+        Ok(Arc::new(Self { fd, window, ranges: Mutex::new(Ranges::new(FILE_SIZE)), pool: Mutex::default() }))
     }
 
     /// The descriptor, for mapping ranges elsewhere.
@@ -130,12 +97,43 @@ impl MemoryFile {
 
     /// A zeroed range of `length` bytes (a multiple of the page size) with one owner. Costs no memory until touched.
     pub fn allocate(&self, length: u64) -> Result<Range, MemoryError> {
-        if let Some(start) = self.kept.lock().take(length) {
-            self.zero(start, length);
+        if let Some(start) = self.pool.lock().take(length) {
+            self.zero_existing(start, length);
             return Ok(Range { start, end: start + length });
         }
+        self.allocate_fresh(length)
+    }
+
+    /// The same with bytes that may be anything, somebody else's included: the caller overwrites all of them before a guest sees any.
+    pub fn allocate_to_fill(&self, length: u64) -> Result<Range, MemoryError> {
+        match self.pool.lock().take(length) {
+            Some(start) => Ok(Range { start, end: start + length }),
+            None => self.allocate_fresh(length),
+        }
+    }
+
+    fn allocate_fresh(&self, length: u64) -> Result<Range, MemoryError> {
         let start = self.ranges.lock().allocate(length).ok_or(MemoryError::Exhausted)?;
         Ok(Range { start, end: start + length })
+    }
+
+    /// Zeroes the pages of a range that exist; the others stay holes, which read as zeroes, too.
+    fn zero_existing(&self, start: u64, length: u64) {
+        if length <= ZERO_UNSEEN {
+            return self.zero(start, length);
+        }
+        let end = start + length;
+        let mut at = start;
+        while at < end {
+            // A failure means that there is nothing from here on, short of a host that does not know its own files.
+            let Ok(from) = rustix::fs::seek(&self.fd, SeekFrom::Data(at)) else { return };
+            let to = rustix::fs::seek(&self.fd, SeekFrom::Hole(from)).unwrap_or(end).min(end);
+            if from >= end {
+                return;
+            }
+            self.zero(from, to - from);
+            at = to;
+        }
     }
 
     /// One owner more.
@@ -150,9 +148,24 @@ impl MemoryFile {
         }
         let freed = self.ranges.lock().release(range.start, range.end);
         for (start, end) in freed {
-            if self.kept.lock().keep(start, end - start) {
-                continue;
-            }
+            let surplus = self.pool.lock().put(start, end);
+            self.give_back(surplus);
+        }
+    }
+
+    /// Sets how much freed memory is kept for reuse at most.
+    pub fn keep_at_most(&self, bytes: u64) {
+        self.pool.lock().limit(bytes);
+    }
+
+    /// Gives all memory back to the host that is kept for reuse.
+    pub fn trim(&self) {
+        let all = self.pool.lock().shrink(0);
+        self.give_back(all);
+    }
+
+    fn give_back(&self, ranges: Vec<(u64, u64)>) {
+        for (start, end) in ranges {
             // Punching first keeps the promise that allocated ranges read as zeros. A failure is impossible for a memfd of ours short of a
             // kernel out of memory; then the range is lost rather than handed out dirty.
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

@@ -5,6 +5,7 @@
 
 mod file;
 mod object;
+mod pool;
 mod ranges;
 
 pub use file::{MemoryError, MemoryFile, Range, window_hint};

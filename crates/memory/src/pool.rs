@@ -5,20 +5,26 @@
 use std::collections::BTreeMap;
 
 /// Bytes of the largest range that is kept: what is larger is mostly sparse, and seldom asked for again.
-const LARGEST: u64 = 1 << 20;
-/// Most bytes that are kept while guests run. Nothing is kept once they all sleep.
-const MOST: u64 = 4 << 20;
+const LARGEST: u64 = 2 << 20;
+/// Most bytes that are kept unless [`Pool::limit`] says otherwise.
+const USUAL: u64 = 4 << 20;
 /// Ranges that are looked at for one of the right size, so that a shredded pool cannot make allocation slow.
 const CANDIDATES: usize = 16;
 
 /// Ranges without owners whose bytes are anything.
-#[derive(Default)]
 pub(crate) struct Pool {
     /// Start to end; neighbours are joined.
     ranges: BTreeMap<u64, u64>,
     bytes: u64,
     /// Where the last one was put: the likeliest to be in the processor's cache, and what a heap that grows again asks for.
     recent: u64,
+    most: u64,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { ranges: BTreeMap::new(), bytes: 0, recent: 0, most: USUAL }
+    }
 }
 
 impl Pool {
@@ -39,7 +45,13 @@ impl Pool {
         }
         self.ranges.insert(start, end);
         self.recent = start;
-        if self.bytes > MOST { self.shrink(MOST / 2) } else { Vec::new() }
+        // By half, so that the next ones are not each given back for themselves.
+        if self.bytes > self.most { self.shrink(self.most / 2) } else { Vec::new() }
+    }
+
+    /// Sets how many bytes are kept at most.
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        self.most = bytes;
     }
 
     /// Takes a range of `length` bytes out.
@@ -75,7 +87,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::{LARGEST, MOST, Pool};
+    use super::{LARGEST, Pool, USUAL};
 
     #[test]
     fn a_heap_that_shrinks_in_steps_grows_in_one() {
@@ -92,14 +104,14 @@ mod tests {
         let mut pool = Pool::default();
         assert_eq!(pool.put(0, 2 * LARGEST), vec![(0, 2 * LARGEST)]);
         let mut given_back = 0;
-        for number in 0..=MOST / LARGEST {
+        for number in 0..=USUAL / LARGEST {
             // Apart from each other, so that none are joined.
             let start = 2 * number * LARGEST;
             given_back += pool.put(start, start + LARGEST).iter().map(|(start, end)| end - start).sum::<u64>();
         }
-        assert!(given_back >= MOST / 2, "{given_back}");
+        assert!(given_back >= USUAL / 2, "{given_back}");
         let left: u64 = pool.shrink(0).iter().map(|(start, end)| end - start).sum();
-        assert_eq!(given_back + left, MOST + LARGEST);
+        assert_eq!(given_back + left, USUAL + LARGEST);
         assert_eq!(pool.take(0x1000), None);
     }
 }

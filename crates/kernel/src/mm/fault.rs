@@ -133,7 +133,7 @@ impl Mm {
         }
         let start = from.max(page - page % COPY_GRANULE);
         let end = same_until.min(start + COPY_GRANULE).max(page + PAGE_SIZE);
-        let range = self.memory.allocate(end - start).map_err(|_| FaultError::OutOfMemory)?;
+        let range = self.memory.allocate_to_fill(end - start).map_err(|_| FaultError::OutOfMemory)?;
         self.memory.copy(offset_of(start), range.start, end - start);
         state.extents.remove(start, end, |old| self.memory.release(old));
         state.extents.insert(start, Extent { end, offset: range.start, copy_on_write: false });
@@ -150,7 +150,7 @@ impl Mm {
         file: &std::os::fd::OwnedFd,
         offset: u64,
     ) -> Result<(), FaultError> {
-        let range = self.memory.allocate(to - from).map_err(|_| FaultError::OutOfMemory)?;
+        let range = self.memory.allocate_to_fill(to - from).map_err(|_| FaultError::OutOfMemory)?;
         let mut done = 0;
         while done < to - from {
             let place = self.memory.pointer(range.start + done).as_ptr();
@@ -166,6 +166,7 @@ impl Mm {
                 }
             }
         }
+        self.memory.zero(range.start + done, to - from - done);
         state.extents.insert(from, Extent { end: to, offset: range.start, copy_on_write: false });
         executor.map(from, to - from, area.protection, Backing::Memory(range.start)).map_err(|_| FaultError::Gone)
     }

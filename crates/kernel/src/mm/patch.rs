@@ -225,7 +225,7 @@ impl Mm {
         let _ = self.read_code(state, page, &mut copy);
         let offset = (address - page) as usize;
         copy[offset..offset + bytes.len()].copy_from_slice(bytes);
-        let range = self.memory.allocate(PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
+        let range = self.memory.allocate_to_fill(PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
         self.memory.write(range.start, &copy);
         let mut replaced = Vec::new();
         state.extents.remove(page, page + PAGE_SIZE, |old| replaced.push(old));

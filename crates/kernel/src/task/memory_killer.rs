@@ -29,21 +29,29 @@ const NEVER: i32 = -1000;
 
 /// Starts the thread that watches the limit.
 pub fn start(kernel: &Arc<Kernel>) -> std::io::Result<()> {
+    let memory = Arc::clone(&kernel.memory);
     let kernel = Arc::downgrade(kernel);
     let watch = move || {
         while let Some(kernel) = kernel.upgrade() {
             let pause = look(&kernel);
             drop(kernel);
             std::thread::sleep(pause);
-            load::wait_until_running(IDLE_AFTER, thrift::give_back);
+            load::wait_until_running(IDLE_AFTER, || {
+                memory.trim();
+                thrift::give_back();
+            });
         }
     };
     std::thread::Builder::new().name("memory".into()).stack_size(STACK_BYTES).spawn(watch).map(|_| ())
 }
 
 fn look(kernel: &Kernel) -> Duration {
-    let used = kernel.memory.bytes_in_use();
     let limit = kernel.limits.memory_bytes;
+    let mut used = kernel.memory.bytes_in_use();
+    if used >= limit {
+        kernel.memory.trim();
+        used = kernel.memory.bytes_in_use();
+    }
     if used >= limit {
         end_largest(kernel);
         return PATIENCE;
