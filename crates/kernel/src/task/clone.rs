@@ -7,7 +7,7 @@ use cloudpilot_abi::{Errno, raw};
 use cloudpilot_platform::{GuestThread, SpawnError};
 use parking_lot::Mutex;
 
-use super::{FsContext, Parts, Process, Task, run};
+use super::{FsContext, Parts, Process, Task, workers};
 use crate::fs::pidfd;
 use crate::mm::Mm;
 use crate::namespace;
@@ -15,9 +15,6 @@ use crate::ptrace;
 use crate::signal::TaskSignals;
 use crate::vfs::FdTable;
 use crate::wait::{PollEvents, WaitQueue};
-
-/// Stack of a task's kernel thread: handlers keep large buffers on the heap. Only what is touched costs memory.
-const KERNEL_STACK: usize = 256 << 10;
 
 /// Handlers go back to their default in the child; a bit that only `clone3(2)` can give.
 pub const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
@@ -139,7 +136,7 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     if let Some(event) = event {
         ptrace::inherit(task, &child, event);
     }
-    if start(&child).is_err() {
+    if workers::start(&child).is_err() {
         super::exit::finish(&child);
         if !arguments.has(raw::CLONE_THREAD) {
             super::exit::bury(task, &task.process, &child.process);
@@ -291,10 +288,4 @@ fn enter(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) {
     child.process.family.lock().parent = Arc::downgrade(&parent);
     tables.insert_process(Arc::clone(&child.process));
     parent.family.lock().children.push(Arc::clone(&child.process));
-}
-
-/// Starts a task's kernel thread.
-pub fn start(task: &Arc<Task>) -> std::io::Result<()> {
-    let task = Arc::clone(task);
-    std::thread::Builder::new().name("task".into()).stack_size(KERNEL_STACK).spawn(move || run::run(&task)).map(|_| ())
 }

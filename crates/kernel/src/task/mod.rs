@@ -20,6 +20,7 @@ pub mod table;
 pub mod usage;
 pub mod user_memory;
 pub mod wait;
+pub mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};

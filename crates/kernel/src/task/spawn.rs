@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::limits::ResourceLimits;
 use super::process::INIT;
-use super::{Credentials, FsContext, FsState, Parts, Process, Task, clone, exit};
+use super::{Credentials, FsContext, FsState, Parts, Process, Task, exit, workers};
 use crate::Kernel;
 use crate::config::{ExitStatus, Program, Stdio, User};
 use crate::loader;
@@ -178,7 +178,7 @@ impl Kernel {
         let started = loader::prepare(&task, request)
             .map_err(SpawnError::NotExecutable)
             .and_then(|program| super::exec::exec(&task, &program).map_err(SpawnError::Failed))
-            .and_then(|()| clone::start(&task).map_err(|_| SpawnError::Failed(Errno::EAGAIN)));
+            .and_then(|()| workers::start(&task).map_err(|_| SpawnError::Failed(Errno::EAGAIN)));
         if let Err(error) = started {
             self.exits.forget(pid);
             exit::begin_group_exit(&process, ExitStatus::Exited(127));
