@@ -157,6 +157,13 @@ impl Mm {
                 }
             }
             Content::Object(..) if populate => self.populate(state, executor, start, end)?,
+            // Whoever maps a file that has something to read mostly reads it.
+            Content::Object(object, offset) if object.seek(offset, true) == Some(offset) => {
+                // Whatever is wrong is wrong when it is touched, unless the stub is dead.
+                if self.fault_in(state, executor, start, cloudpilot_platform::Access::Read) == Err(FaultError::Gone) {
+                    return Err(Errno::ESRCH);
+                }
+            }
             Content::Object(..) | Content::Anonymous | Content::Platform => {}
         }
         Ok(())

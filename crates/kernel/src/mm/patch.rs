@@ -14,8 +14,8 @@ use super::area::{Area, Content};
 use super::extents::Extent;
 use super::{Mm, State};
 
-/// Stops from one site before it is patched: a patch costs a page and about as much time as this many stops.
-const WORTH_PATCHING: u8 = 24;
+/// Stops from one site before it is patched: a patch costs a page and about as much time as this many stops save.
+const WORTH_PATCHING: u8 = 8;
 /// Sites that are counted: more are not worth the memory.
 const MOST_COUNTED: usize = 4096;
 /// Bytes of one trampoline: the address of its code, then the code.
