@@ -38,6 +38,7 @@ def measure(_peers: object = None) -> Table:
     plain: list[float] = []
     created: list[float] = []
     output: list[float] = []
+    echoed: list[float] = []
     with services.cloud() as cloud:
         client = cloud.lambda_client()
         services.make_function(client, "noop")
@@ -57,16 +58,17 @@ def measure(_peers: object = None) -> Table:
                 raise RuntimeError("the sandbox does not say hello")
             output.append(1000 * (time.perf_counter() - before))
             sandbox.kill()
+            echoed.append(_timed(lambda: subprocess.run(["/bin/echo", "hello"], capture_output=True, check=True, timeout=60)))
     rows = []
     for label, times in (
         ("call that finds no instance", (cold, plain)),
         ("E2B's client: create", (created,)),
-        ("create to output", (output,)),
+        ("create to output", (output, echoed)),
     ):
         names = (OURS, services.SPAWNING)
         # The first round warms up what is not to be measured.
         cells = {name: sorted(each[1:]) for name, each in zip(names, times, strict=False)}
         rows.append(Row(f"{label}, median", "ms", {name: Cell(statistics.median(each)) for name, each in cells.items()}))
         rows.append(Row(f"{label}, 99 %", "ms", {name: Cell(each[int(len(each) * _SLOWEST)]) for name, each in cells.items()}))
-    notes = [f"{ROUNDS} rounds through the real `boto3` and `e2b`; `{services.SPAWNING}`: a plain `python3` that does the same once"]
+    notes = [f"{ROUNDS} rounds through the real `boto3` and `e2b`; `{services.SPAWNING}`: a plain `python3`, or `echo`"]
     return Table("Cold starts through the service", rows, notes)

@@ -21,7 +21,7 @@ def _pss(pid: int) -> float:
 
 def measure(_peers: object = None) -> Table:
     """Starts sandboxes over HTTP; they wait."""
-    with services.cloud() as cloud:
+    with services.cloud() as cloud, services.plain(services.BARE) as bare:
         services.wait_until(lambda: bool(cloud.ask("/v1/credentials")), "an answer")
         empty = _pss(cloud.process.pid)
         with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -29,8 +29,9 @@ def measure(_peers: object = None) -> Table:
         if len({each["sandboxID"] for each in made}) != SANDBOXES:
             raise RuntimeError("not all sandboxes were started")
         full = _pss(cloud.process.pid)
+        plain = _pss(bare.pid)
     rows = [
-        Row("without sandboxes", "MiB", {OURS: Cell(empty)}),
+        Row("without sandboxes", "MiB", {OURS: Cell(empty), services.BARE: Cell(plain)}),
         Row(f"with {SANDBOXES} sandboxes", "MiB", {OURS: Cell(full)}),
         Row("for each of them", "KiB", {OURS: Cell(max(0.0, full - empty) * 1024 / SANDBOXES)}),
     ]

@@ -22,7 +22,7 @@ def measure(_peers: object = None) -> Table:
         services.make_function(client, "noop")
         servers = {OURS: (cloud.port, cloud.call_request("noop"))}
         for name in (services.BARE, services.SPAWNING):
-            servers[name] = stack.enter_context(services.plain(name)), services.plain_request()
+            servers[name] = stack.enter_context(services.plain(name)).port, services.plain_request()
         found: dict[tuple[str, int], list[load.Load]] = {}
         for concurrency in CONCURRENCIES:
             for port, request in servers.values():

@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,17 @@ def cloud() -> Iterator[Cloud]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Plain:
+    """A running server of `bench.plain_server`."""
+
+    port: int
+    pid: int
+
+
 @contextlib.contextmanager
-def plain(name: str) -> Iterator[int]:
-    """A server of `bench.plain_server`; answers its port."""
+def plain(name: str) -> Iterator[Plain]:
+    """A server of `bench.plain_server`."""
     command = [sys.executable, "-m", "bench.plain_server", name]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
@@ -122,7 +131,7 @@ def plain(name: str) -> Iterator[int]:
         line = process.stdout.readline()
         if not line:
             raise RuntimeError("the plain server does not start")
-        yield int(line)
+        yield Plain(int(line), process.pid)
     finally:
         process.terminate()
         process.wait(_PATIENCE)

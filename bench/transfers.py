@@ -22,12 +22,12 @@ def measure(_peers: object = None) -> Table:
     data = bytes(range(256)) * (SIZE // 256) + bytes(SIZE % 256)
     up: dict[str, list[float]] = {OURS: [], services.BARE: []}
     down: dict[str, list[float]] = {OURS: [], services.BARE: []}
-    with services.cloud() as cloud, services.plain(services.BARE) as port:
+    with services.cloud() as cloud, services.plain(services.BARE) as bare:
         cloud.set_e2b()
         from e2b import Sandbox
 
         sandbox = Sandbox.create()
-        url = f"http://127.0.0.1:{port}/"
+        url = f"http://127.0.0.1:{bare.port}/"
         for _ in range(ROUNDS + 1):
             before = time.perf_counter()
             sandbox.files.write("/tmp/data", data)

@@ -19,6 +19,7 @@ from cloudpilot.functions.errors import FunctionError
 from cloudpilot.functions.pool import MOST_INSTANCES
 from cloudpilot.functions.registry import Registry
 from cloudpilot.functions.turns import Turns
+from cloudpilot.store.sqlite import SqliteStore
 
 GIB = 1 << 30
 
@@ -219,6 +220,29 @@ def test_idle_instances_end_and_come_back_as_the_gaps_say(staged: Callable[..., 
         assert stage.store.get("function-gaps/default/f") is None
 
     staged(test)
+
+
+def test_what_was_learned_outlives_the_service(staged: Callable[..., None], tmp_path: Path) -> None:
+    async def first(stage: Stage) -> None:
+        function = stage.function()
+        await stage.pools.invoke(function, b"1")
+        demand = stage.pools.prepare(function).demand
+        for _ in range(20):
+            demand.history.add(3600.0)
+        demand.changed = True
+
+    staged(first)
+    store = SqliteStore(str(tmp_path))
+    entry = store.get("function-gaps/default/f")
+    assert entry is not None
+    store.transact({entry.key: {**entry.value, "last": time.time() - 3550}})
+    store.close()
+
+    async def second(stage: Stage) -> None:
+        # Its next call is near, and nobody had to ask.
+        await eventually(lambda: len(stage.alive()) == 1)
+
+    staged(second)
 
 
 def test_memory_is_for_those_who_are_called(staged: Callable[..., None]) -> None:

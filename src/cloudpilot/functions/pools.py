@@ -105,8 +105,9 @@ class Pools:
                 yield piece
             yield await running
         finally:
-            # The caller may have gone in the middle.
+            # The caller may have gone in the middle, and hears no more of how it ends.
             running.cancel()
+            running.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _run(self, function: Function, call: Call) -> Outcome:
         pool = self.prepare(function)
