@@ -18,7 +18,8 @@ NAME = "base"
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
-    "bash", "ca-certificates", "curl", "git", "less", "nodejs", "procps", "python3", "python3-pip", "python3-venv", "sudo", "unzip",
+    "bash", "ca-certificates", "curl", "git", "iproute2", "less", "nodejs", "procps", "python3", "python3-pip", "python3-venv", "sudo",
+    "unzip",
 )  # fmt: skip
 _LEFT_OUT = ("/usr/share/man", "/usr/share/doc", "/usr/share/locale")
 """What only people who read manuals need."""
@@ -55,7 +56,7 @@ def build(images: Images, *, mirror: str = MIRROR, more: list[str] | None = None
             hint = "give a `--mirror` that this host reaches; users other than root need `uidmap` and numbers in /etc/subuid"
             raise SandboxException(f"Debian's packages were not installed: {' / '.join(last)}", hint)
         progress("unpacking")
-        config = ImageConfig(command=["/bin/bash"], environment={"LANG": "C.UTF-8"}, workdir="/home/user")
+        config = ImageConfig(command=["/bin/bash"], environment={"LANG": "C.UTF-8"}, workdir="/home/user", user="user")
         return images.add(name, None, [target], config, progress)
 
 

@@ -25,11 +25,14 @@ from cloudpilot.service.processes import End, Output
 from cloudpilot.service.sandboxes import Sandboxes
 from cloudpilot.service.settings import LARGEST_UPLOAD
 from cloudpilot.service.tasks import Progress
-from cloudpilot.service.templates import BASE, Template, Templates
+from cloudpilot.service.templates import BASE, BUILT, Template, Templates
 
 MOST_STEPS = 500
 LONGEST_BUILD = 3600
 """Seconds that a build may take in all."""
+MOST_REMEMBERED = 100
+"""Builds whose images are kept to be used again. What templates use is kept anyway."""
+_CACHE = "build/"
 BUILD_MEMORY_MB = 2048
 """Memory of the sandbox that steps run in, at least: what they write lies in it until the build is done."""
 _E2B_BASES = ("e2bdev/base", "e2bdev/code-interpreter")
@@ -177,10 +180,16 @@ class Builds:
                 raise Failure(Kind.TIMEOUT, f"The build took longer than {LONGEST_BUILD} s", remedy=remedy) from None
         names = [build.template.name, *(f"{build.template.name.partition(':')[0]}:{tag}" for tag in build.tags)]
         for name in dict.fromkeys(names):
-            kept = self._images.tag(made, f"template/{name.replace(':', '/')}")
+            kept = self._images.tag(made, BUILT + name.replace(":", "/"))
             self._templates.put(replace(build.template, name=name, image=kept.name, created=time.time(), build_id=progress.task.id))
+        await run_in_threadpool(self._forget_oldest)
         progress.note(f"the template {build.template.name} is ready")
         return {"template": build.template.name, "image": made.name}
+
+    def _forget_oldest(self) -> None:
+        found = sorted((image for image in self._images.all() if image.name.startswith(_CACHE)), key=lambda image: image.created)
+        for image in found[: max(0, len(found) - MOST_REMEMBERED)]:
+            self._images.remove(image.name)
 
     @staticmethod
     def _key(build: Build, image: Image, project: str) -> str:
@@ -188,7 +197,7 @@ class Builds:
         commands = [build.template.start_command, build.template.ready_command]
         # Archives are a project's own, and so is what was made of them.
         text = json.dumps([image.root, image.digest, steps, commands, project])
-        return f"build/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        return f"{_CACHE}{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     async def _build(
         self, build: Build, project: str, image: Image, origin: Template, place: _Place, key: str, progress: Progress

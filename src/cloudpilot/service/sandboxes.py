@@ -30,6 +30,9 @@ MOST_METADATA = 64
 """Entries of a sandbox's metadata and of its environment."""
 MOST_SAMPLES = 720
 """Figures that are kept of a sandbox, one for each time that somebody asked."""
+LEAST_PROCESSES = 256
+MOST_PROCESSES = 4096
+"""Processes and threads of a sandbox, one for each MiB of its memory: each costs the host some hundred KiB that are not the guest's."""
 _LOGS_PAUSE = 100
 """Sandboxes that end between two looks at old logs."""
 _END_PAUSE = 0.005
@@ -464,7 +467,8 @@ class Sandboxes:
 
 def _settings(sandbox_id: str, template: Template) -> dict[str, Any]:
     """What the binary is told."""
-    limits: dict[str, Any] = {"memory_bytes": template.memory_mb << 20}
+    processes = min(MOST_PROCESSES, max(LEAST_PROCESSES, template.memory_mb))
+    limits: dict[str, Any] = {"memory_bytes": template.memory_mb << 20, "processes": processes}
     if template.cpus:
         limits["cpus"] = template.cpus
     return {

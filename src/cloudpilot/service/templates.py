@@ -20,6 +20,8 @@ from cloudpilot.service.settings import DEFAULT_MEMORY_MB
 from cloudpilot.store import Store
 
 BASE = "base"
+BUILT = "template/"
+"""How the names of images begin that templates were built as."""
 DEFAULT_TAG = "default"
 """What E2B calls the build that a name without a tag means."""
 
@@ -152,7 +154,12 @@ class Templates:
         """Removes a template; sandboxes that run are not affected."""
         if self._store.get(f"templates/{plain(name)}") is None or self.find(name, project) is None:
             raise Failure(Kind.NOT_FOUND, f"There is no template `{name}` to remove", remedy="GET /v1/templates lists them")
+        found = self.find(name, None)
         self._store.transact({f"templates/{plain(name)}": None})
+        if found is not None and found.image is not None and found.image.startswith(BUILT):
+            # It was made for this template alone.
+            with contextlib.suppress(NotFoundException):
+                self.images.remove(found.image)
 
     def check_owner(self, name: str, project: str, *, admin: bool) -> None:
         """Refuses to let a project replace what is not its own."""
