@@ -13,6 +13,7 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ class Logs:
         now = round(time.time(), 3)
         text = data.decode("utf-8", "replace")
         for start in range(0, len(text), _LONGEST_TEXT):
-            entry = {"time": now, "version": function.version, "text": text[start : start + _LONGEST_TEXT]}
-            log.buffer += json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+            # By hand: this is done for every call, and an encoder is made anew each time that it is told of separators.
+            quoted = encode_basestring_ascii(text[start : start + _LONGEST_TEXT])
+            log.buffer += f'{{"time":{now},"version":"{function.version}","text":{quoted}}}\n'.encode()
         if len(log.buffer) > MOST_BUFFERED:
             log.flush()
         elif self._timer is None:
