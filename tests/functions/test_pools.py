@@ -162,6 +162,24 @@ def test_a_change_ends_what_waits_and_lets_calls_finish(staged: Callable[..., No
     staged(test)
 
 
+def test_old_instances_get_no_more_calls(staged: Callable[..., None]) -> None:
+    async def test(stage: Stage) -> None:
+        stage.serving = slow
+        function = stage.function()
+        await stage.pools.invoke(function, b"1")
+        pool = stage.pools.prepare(function)
+        [first] = pool.instances
+        under_way = asyncio.ensure_future(stage.pools.invoke(function, b"2"))
+        await asyncio.sleep(0)
+        pool.instances[first] -= 13 * 3600  # type: ignore[index]
+        assert (await under_way).answer == b"2"
+        await stage.pools.invoke(function, b"3")
+        assert [each.served for each in stage.instances] == [2, 1]
+        assert first not in stage.alive()
+
+    staged(test)
+
+
 def test_provisioned_instances_are_there_and_stay(staged: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(stage: Stage) -> None:
         wanted = {"$LATEST": 3}

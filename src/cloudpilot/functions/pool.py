@@ -20,6 +20,8 @@ MOST_INSTANCES = 10
 """Instances of a function at a time that has no limit of its own: one function is not to take the whole host."""
 QUEUE_PATIENCE = 60.0
 """Seconds that a call waits for an instance; after that, its caller rather tries again."""
+MOST_AGE = 12 * 3600.0
+"""Seconds after which an instance gets no more calls. Its sandbox ends after 23 hours, whatever it does: no call is to be there then."""
 _AT_ONCE = os.cpu_count() or 1
 """Instances up to which every waiting call is a reason to start one: as many can really work at the same time."""
 _FIRST_START = 0.1
@@ -34,7 +36,7 @@ class Pool:
     Attributes:
         function: That version.
         demand: The calls of all versions together.
-        instances: All that there are.
+        instances: All that there are, and when they were started.
         idle: Those that could serve another call, the last used one last.
         waiting: Calls that wait for one.
         starting: How many are being started.
@@ -49,7 +51,7 @@ class Pool:
         self.function = function
         self._discarded = discarded
         self.demand = demand
-        self.instances: set[Instance] = set()
+        self.instances: dict[Instance, float] = {}
         self.idle: list[Instance] = []
         self.waiting: deque[tuple[float, asyncio.Future[Instance]]] = deque()
         self.starting = 0
@@ -91,8 +93,8 @@ class Pool:
         """An instance that can serve another call, if there is one."""
         while self.idle:
             instance = self.idle[-1]
-            if instance.over:
-                self.discard(instance)
+            if instance.over or self.spent(instance):
+                self._let_go(instance)
                 continue
             instance.busy += 1
             if instance.busy >= instance.capacity:
@@ -123,13 +125,13 @@ class Pool:
 
     def offer(self, instance: Instance) -> None:
         """Gives an instance's place for a call, which somebody has held, to who waits; else it stays free."""
-        if not instance.over and self._hand(instance):
+        spent = instance.over or self.spent(instance)
+        if not spent and self._hand(instance):
             return
         instance.busy -= 1
         instance.last_used = time.monotonic()
-        if instance.over or self.retired:
-            if instance.busy == 0:
-                self.discard(instance)
+        if spent or self.retired:
+            self._let_go(instance)
         elif instance not in self.idle:
             self.idle.append(instance)
 
@@ -154,9 +156,21 @@ class Pool:
                 return True
         return False
 
+    def spent(self, instance: Instance) -> bool:
+        """Whether an instance is too old for another call."""
+        born = self.instances.get(instance)
+        return born is not None and time.monotonic() - born > MOST_AGE
+
+    def _let_go(self, instance: Instance) -> None:
+        """An instance gets no more calls; it ends with its last one."""
+        if instance.busy == 0:
+            self.discard(instance)
+        elif instance in self.idle:
+            self.idle.remove(instance)
+
     def discard(self, instance: Instance) -> None:
         """Ends an instance."""
-        self.instances.discard(instance)
+        self.instances.pop(instance, None)
         if instance in self.idle:
             self.idle.remove(instance)
         instance.end()

@@ -263,7 +263,7 @@ class Pools:
             self._admission.ended(token)
         instance = instances.make(sandbox, function, lambda data: self.on_log(function, data))
         self._admission.started(instance, pool.demand, memory_mb << 20)
-        pool.instances.add(instance)
+        pool.instances[instance] = time.monotonic()
         return instance
 
     def _admit(self, pool: Pool, promised: int) -> None:
@@ -314,15 +314,16 @@ class Pools:
             now = time.monotonic()
             for pool in list(self._pools.values()):
                 self._keep(pool, now)
-            self._relieve()
-            await self._measure(now)
+            if self._admission.used():
+                self._relieve()
+                await self._measure(now)
             if now - saved > _SAVE_PAUSE:
                 saved = now
                 self._demands.save()
 
     def _keep(self, pool: Pool, now: float) -> None:
         """Ends what is not worth keeping, starts what will be needed."""
-        for instance in [each for each in pool.instances if each.over and each.busy == 0]:
+        for instance in [each for each in pool.instances if each.busy == 0 and (each.over or pool.spent(each))]:
             pool.discard(instance)
         demand = pool.demand
         windows = demand.history.windows()
