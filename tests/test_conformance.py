@@ -24,6 +24,8 @@ FAMILIES = [
     "tracing",
     "contents",
     "paths",
+    "namespaces",
+    "mappings",
 ]
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]

@@ -44,7 +44,7 @@ fn rules<F: AsFd>(reachable: &[Reachable<F>], network: bool) -> Result<RulesetSt
 }
 
 /// Changes that no volume allows.
-const MADE_BY_NOBODY: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeChar | MakeBlock | MakeFifo | MakeSock | IoctlDev});
+const MADE_BY_NOBODY: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeChar | MakeBlock | IoctlDev});
 
 fn access(directory: bool, writable: bool) -> BitFlags<AccessFs> {
     // Mapping a file executable is reading to Landlock: nothing here ever executes one.

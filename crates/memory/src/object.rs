@@ -1,10 +1,10 @@
 //! Sparse files of guest memory: tmpfs files, memfds, shared mappings.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use cloudpilot_abi::PAGE_SIZE;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::file::{MemoryError, MemoryFile, Range};
 
@@ -23,18 +23,42 @@ struct Pages {
     size: u64,
 }
 
+/// Told when pages of an object go away (truncation, holes): whoever maps them must let go of them, too.
+pub trait Mapper: Send + Sync {
+    /// Pages from `start` to `end` of `object` are gone. `truncated`: they are past its end now, rather than a hole.
+    fn pages_gone(&self, object: &Object, start: u64, end: u64, truncated: bool);
+}
+
 /// A sparse file in guest memory. Every page belongs to the object; mappings take part through the memory file's owner counts, so that
 /// truncation never pulls memory from under one.
 pub struct Object {
     memory: Arc<MemoryFile>,
     pages: RwLock<Pages>,
+    mappers: Mutex<Vec<Weak<dyn Mapper>>>,
 }
 
 impl Object {
     /// An object of `size` zero bytes.
     pub fn new(memory: &Arc<MemoryFile>, size: u64) -> Arc<Self> {
         let pages = Pages { extents: BTreeMap::new(), allocated: 0, size };
-        Arc::new(Self { memory: Arc::clone(memory), pages: RwLock::new(pages) })
+        Arc::new(Self { memory: Arc::clone(memory), pages: RwLock::new(pages), mappers: Mutex::default() })
+    }
+
+    /// Notes who maps pages of it.
+    pub fn add_mapper(&self, mapper: &Weak<dyn Mapper>) {
+        let mut mappers = self.mappers.lock();
+        if !mappers.iter().any(|known| known.ptr_eq(mapper)) {
+            mappers.retain(|known| known.strong_count() > 0);
+            mappers.push(Weak::clone(mapper));
+        }
+    }
+
+    /// Tells those who map pages that these are gone. Called without any lock.
+    fn announce(&self, start: u64, end: u64, truncated: bool) {
+        let mappers: Vec<Arc<dyn Mapper>> = self.mappers.lock().iter().filter_map(Weak::upgrade).collect();
+        for mapper in mappers {
+            mapper.pages_gone(self, start, end, truncated);
+        }
     }
 
     /// Size in bytes.
@@ -139,8 +163,9 @@ impl Object {
     /// Cuts or extends; what lies past the new end reads as zeros should the object grow again.
     pub fn truncate(&self, size: u64) {
         let mut pages = self.pages.write();
-        if size < pages.size {
-            let keep = size.div_ceil(PAGE_SIZE) * PAGE_SIZE;
+        let keep = size.div_ceil(PAGE_SIZE) * PAGE_SIZE;
+        let shrinks = size < pages.size;
+        if shrinks {
             pages.remove(&self.memory, keep, u64::MAX);
             if let (Some(place), _) = pages.find(size, keep)
                 && keep > size
@@ -149,6 +174,10 @@ impl Object {
             }
         }
         pages.size = size;
+        drop(pages);
+        if shrinks {
+            self.announce(keep, u64::MAX, true);
+        }
     }
 
     /// Zeroes a range; whole pages of it become holes. The size stays.
@@ -165,6 +194,10 @@ impl Object {
             {
                 self.memory.zero(place, piece_end - from);
             }
+        }
+        drop(pages);
+        if first < last {
+            self.announce(first, last, false);
         }
     }
 

@@ -64,6 +64,11 @@ impl Area {
         self.protection & wanted != 0
     }
 
+    /// Whether it is memory of its own that no file stands behind.
+    pub fn is_private_memory(&self) -> bool {
+        !self.shared && matches!(self.content, Content::Anonymous)
+    }
+
     /// Protection of the stub's mapping of pages that a write must not reach directly.
     pub fn read_only(&self) -> Protection {
         self.protection & !raw::PROT_WRITE

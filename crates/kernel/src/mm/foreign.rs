@@ -103,6 +103,15 @@ impl Mm {
             return;
         }
         let mut state = self.state.write();
+        for (start, length) in std::mem::take(&mut state.gone) {
+            if executor.unmap(start, length).is_err() {
+                return;
+            }
+            state.pending.push((start, length));
+        }
+        for range in std::mem::take(&mut state.doomed) {
+            self.memory.release(range);
+        }
         for (start, length) in std::mem::take(&mut state.pending) {
             for (from, extent) in state.extents.within(start, start + length) {
                 let Some((_, area)) = state.area_at(from) else { continue };

@@ -13,6 +13,8 @@ use super::{Mm, State};
 impl Mm {
     /// Makes a copy with a guest thread in it. Private pages become shared until written, by either side.
     pub fn fork(&self, thread: &mut dyn GuestThread) -> Result<(Arc<Self>, Box<dyn GuestThread>), Errno> {
+        // The child's stub starts with the mappings of this one: none may show what is gone.
+        self.renew(thread);
         let mut state = self.state.write();
         self.protect_private(&mut state, thread)?;
         let mut child_thread = thread.fork().map_err(|error| match error {
@@ -29,6 +31,8 @@ impl Mm {
             mapped: state.mapped,
             sites: state.sites.clone(),
             pending: state.pending.clone(),
+            gone: Vec::new(),
+            doomed: Vec::new(),
             lock_future: false,
             program: state.program.clone(),
         };
@@ -52,7 +56,8 @@ impl Mm {
         copy.areas.values_mut().for_each(|area| area.locked = false);
         let copy = Self::from_state(&self.memory, self.limits, copy);
         copy.stale.store(self.stale.load(Ordering::SeqCst), Ordering::SeqCst);
-        Ok((Arc::new(copy), child_thread))
+        copy.note_objects();
+        Ok((copy, child_thread))
     }
 
     /// Marks all private pages copy-on-write and takes the write permission from their mappings.

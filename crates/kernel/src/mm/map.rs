@@ -133,6 +133,9 @@ impl Mm {
     fn enter(&self, state: &mut State, executor: &mut dyn Executor, start: u64, area: Area, populate: bool) -> Result<(), Errno> {
         let (end, protection, shared) = (area.end, area.protection, area.shared);
         let content = area.content.clone();
+        if let Content::Object(object, _) = &content {
+            self.note_object(object);
+        }
         let ahead = area.clone();
         match state.areas.range_mut(..start).next_back() {
             Some((&before, last)) if last.end == start && last.continues_in(before, &area) => last.end = end,
@@ -481,11 +484,19 @@ impl Mm {
         let end = self.check_range(start, length)?;
         let mut state = self.state.write();
         let mut at = start;
+        let mut holes = Vec::new();
         while at < end {
             let Some((area_start, area)) = state.area_at(at) else { break };
             let (area, to) = (area.clone(), area.end.min(end));
             match &area.content {
-                Content::Object(object, offset) if from_file => object.punch(offset + (at - area_start), offset + (to - area_start)),
+                _ if from_file && area.locked => return Err(Errno::EINVAL),
+                Content::Object(object, offset) if from_file => {
+                    if !area.shared || !area.may_write {
+                        return Err(Errno::EACCES);
+                    }
+                    holes.push((Arc::clone(object), offset + (at - area_start), offset + (to - area_start)));
+                }
+                Content::Anonymous | Content::Platform if from_file => return Err(Errno::EINVAL),
                 Content::Object(..) if area.shared => {}
                 _ if area.locked => return Err(Errno::EINVAL),
                 _ if area.sealed && area.protection & raw::PROT_WRITE == 0 => return Err(Errno::EPERM),
@@ -497,7 +508,11 @@ impl Mm {
             }
             at = to;
         }
-        if at < end || covered_until(&state, start, end) < end { Err(Errno::ENOMEM) } else { Ok(()) }
+        let covered = at >= end && covered_until(&state, start, end) >= end;
+        drop(state);
+        // Without the lock: whoever maps the object, this address space among them, lets go of the pages.
+        holes.into_iter().for_each(|(object, from, to)| object.punch(from, to));
+        if covered { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// Makes the pages of a range exist (`MADV_POPULATE_*`, `mlock(2)`); `ENOMEM` where nothing is mapped.
@@ -508,6 +523,23 @@ impl Mm {
             return Err(Errno::ENOMEM);
         }
         self.populate(&mut state, executor, start, end)
+    }
+
+    /// Where the growing area that holds an address starts; `EINVAL` if it does not grow, `ENOMEM` if there is none.
+    pub fn growing_start(&self, address: u64) -> Result<u64, Errno> {
+        match self.state.read().area_at(address) {
+            Some((start, area)) if area.grows_down => Ok(start),
+            Some(_) => Err(Errno::EINVAL),
+            None => Err(Errno::ENOMEM),
+        }
+    }
+
+    /// Fails with `errno` unless all areas in a range are fit for something; gaps are not looked at.
+    pub fn check_areas(&self, start: u64, length: u64, errno: Errno, fit: impl Fn(&Area) -> bool) -> Result<(), Errno> {
+        let end = self.check_range(start, length)?;
+        let state = self.state.read();
+        let first = state.area_at(start).map_or(start, |(at, _)| at);
+        if state.areas.range(first..end.max(first)).all(|(_, area)| fit(area)) { Ok(()) } else { Err(errno) }
     }
 
     /// Changes flags of the areas of a range; `ENOMEM` where nothing is mapped.

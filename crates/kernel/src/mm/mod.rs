@@ -15,15 +15,16 @@ mod fault;
 mod foreign;
 mod fork;
 mod map;
+mod mapped;
 mod patch;
 pub mod report;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
-use cloudpilot_memory::{MemoryFile, Object};
+use cloudpilot_memory::{MemoryFile, Object, Range};
 use cloudpilot_platform::AddressLimits;
 use parking_lot::RwLock;
 
@@ -58,6 +59,8 @@ pub struct Mm {
     users: AtomicUsize,
     /// Another task changed pages here: the stub's mappings of `State::pending` must be renewed before the guest runs on.
     stale: AtomicBool,
+    /// Itself, as objects know it whose pages it maps.
+    this: Weak<Mm>,
 }
 
 struct State {
@@ -75,6 +78,10 @@ struct State {
     sites: patch::Sites,
     /// Ranges whose mappings in the stub are out of date.
     pending: Vec<(u64, u64)>,
+    /// Ranges whose mappings in the stub show pages that a file has lost.
+    gone: Vec<(u64, u64)>,
+    /// Those pages: given back once the stub lets go of them.
+    doomed: Vec<Range>,
     /// `mlockall(MCL_FUTURE)`.
     lock_future: bool,
     /// Keeps writers away from the program's file.
@@ -96,22 +103,25 @@ impl Mm {
             mapped: 0,
             sites: patch::Sites::default(),
             pending: Vec::new(),
+            gone: Vec::new(),
+            doomed: Vec::new(),
             lock_future: false,
             program: None,
         };
-        Arc::new(Self::from_state(memory, limits, state))
+        Self::from_state(memory, limits, state)
     }
 
-    fn from_state(memory: &Arc<MemoryFile>, limits: AddressLimits, state: State) -> Self {
+    fn from_state(memory: &Arc<MemoryFile>, limits: AddressLimits, state: State) -> Arc<Self> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self {
+        Arc::new_cyclic(|this| Self {
             id,
             memory: Arc::clone(memory),
             limits,
             state: RwLock::new(state),
             users: AtomicUsize::new(1),
             stale: AtomicBool::new(false),
-        }
+            this: Weak::clone(this),
+        })
     }
 
     /// One more task lives here (`CLONE_VM`); a new address space has one.
@@ -172,6 +182,8 @@ impl Mm {
 impl Drop for Mm {
     fn drop(&mut self) {
         let memory = Arc::clone(&self.memory);
-        self.state.get_mut().extents.remove(0, u64::MAX, |range| memory.release(range));
+        let state = self.state.get_mut();
+        state.extents.remove(0, u64::MAX, |range| memory.release(range));
+        state.doomed.drain(..).for_each(|range| memory.release(range));
     }
 }

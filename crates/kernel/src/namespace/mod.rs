@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::config::Network;
 use crate::ipc::Ipc;
-use crate::net::Net;
+use crate::net::{Net, unix};
 use crate::task::{Credentials, FsContext, FsState, Task};
 use crate::vfs::{Mount, Mounts, Path};
 use user::UserNamespace;
@@ -179,8 +179,9 @@ impl Namespaces {
             new.ipc = Arc::new(IpcSpace { number: new_number(), owner: owner(), ipc: Arc::default() });
         }
         if flags & raw::CLONE_NEWNET != 0 {
-            // Files may travel on to sockets of other namespaces: there is one account of them.
-            let net = Net { in_flight: Arc::clone(&self.net.net.in_flight), ..Net::default() };
+            // Names in the tree lead across, and files may travel on to sockets of other namespaces: of both there is one account.
+            let (unix, in_flight) = (unix::Names::beside(&self.net.net.unix), Arc::clone(&self.net.net.in_flight));
+            let net = Net { unix, in_flight, ..Net::default() };
             new.net = Arc::new(NetSpace { number: new_number(), owner: owner(), net: Arc::new(net), network: Network::None });
         }
         if flags & raw::CLONE_NEWCGROUP != 0 {

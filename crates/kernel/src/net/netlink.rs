@@ -210,7 +210,7 @@ fn asked_for<'a>(interfaces: &'a [Interface], body: &[u8]) -> Option<&'a Interfa
 fn only_brings_up(body: &[u8]) -> bool {
     const IFF_UP: u32 = 1;
     let word = |at: usize| body.get(at..at + 4).map_or(0, |bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    (word(8), word(12)) == (IFF_UP, IFF_UP)
+    word(8) == IFF_UP && word(12) & !IFF_UP == 0
 }
 
 impl NetlinkSocket {
@@ -265,6 +265,7 @@ impl NetlinkSocket {
             }
             RTM_GETROUTE | RTM_GETNEIGH | RTM_GETRULE if dump => {}
             RTM_NEWLINK | RTM_SETLINK if asked_for(&interfaces, body).is_some() && only_brings_up(body) => return self.queue(outcome(0)),
+            RTM_NEWADDR if asked_for(&interfaces, body).is_some_and(|interface| interface.name == b"lo") => return self.queue(outcome(0)),
             // Requests to make, change or remove something come in threes before each request to get it.
             kind if kind >= RTM_NEWLINK && kind % 4 != 2 => return self.queue(outcome(libc::EPERM)),
             _ => return self.queue(outcome(libc::EOPNOTSUPP)),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, PAGE_SIZE, page_up, raw};
 
 use super::{Arg, Args, Call, SysResult};
-use crate::mm::{MapRequest, Mapping, Placement};
+use cloudpilot_platform::Access;
+
+use crate::mm::{Area, MapRequest, Mapping, Placement};
 use crate::task::Task;
 
 use Arg::{Flags, Int, Ptr, Size};
@@ -38,6 +40,19 @@ fn address_limit(task: &Task) -> u64 {
 fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
     const MAP_TYPE: u32 = 0xf;
     const MAP_SHARED_VALIDATE: u32 = 3;
+    /// What `MAP_SHARED_VALIDATE` knows of: the flags that are older than it.
+    const VALID: u32 = MAP_TYPE
+        | raw::MAP_FIXED
+        | raw::MAP_ANONYMOUS
+        | raw::MAP_GROWSDOWN
+        | raw::MAP_DENYWRITE
+        | raw::MAP_EXECUTABLE
+        | raw::MAP_LOCKED
+        | raw::MAP_NORESERVE
+        | raw::MAP_POPULATE
+        | raw::MAP_NONBLOCK
+        | raw::MAP_STACK
+        | raw::MAP_32BIT;
     let (address, length, flags, offset) = (args.raw(0), args.raw(1), args.uint(3), args.raw(5));
     let protection = args.uint(2) & ACCESS;
     if length == 0 || offset % PAGE_SIZE != 0 {
@@ -45,7 +60,9 @@ fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
     }
     let shared = match flags & MAP_TYPE {
         raw::MAP_PRIVATE => false,
-        raw::MAP_SHARED | MAP_SHARED_VALIDATE => true,
+        raw::MAP_SHARED => true,
+        MAP_SHARED_VALIDATE if flags & raw::MAP_ANONYMOUS == 0 && flags & !VALID != 0 => return Err(Errno::EOPNOTSUPP),
+        MAP_SHARED_VALIDATE if flags & raw::MAP_ANONYMOUS == 0 => true,
         _ => return Err(Errno::EINVAL),
     };
     if flags & raw::MAP_HUGETLB != 0 {
@@ -102,9 +119,22 @@ fn mprotect(task: &Arc<Task>, args: &Args) -> SysResult {
     if args.uint(2) & !PROTECTIONS != 0 {
         return Err(Errno::EINVAL);
     }
+    let growth = args.uint(2) & (raw::PROT_GROWSDOWN | raw::PROT_GROWSUP);
+    let (mut start, mut length) = (args.raw(0), args.raw(1));
     let mm = task.mm()?;
+    match growth {
+        0 => {}
+        // All of a stack, from wherever it has grown to.
+        raw::PROT_GROWSDOWN if length != 0 && start.is_multiple_of(PAGE_SIZE) => {
+            let lowest = mm.growing_start(start)?;
+            length = length.checked_add(start - lowest).ok_or(Errno::ENOMEM)?;
+            start = lowest;
+        }
+        // Nothing grows upwards on this processor.
+        _ => return Err(Errno::EINVAL),
+    }
     let mut cpu = task.cpu.lock();
-    mm.protect(&mut *cpu.guest, args.raw(0), args.raw(1), args.uint(2) & ACCESS).map(|()| 0)
+    mm.protect(&mut *cpu.guest, start, length, args.uint(2) & ACCESS).map(|()| 0)
 }
 
 fn mremap(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -145,20 +175,28 @@ fn madvise(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         // Free may happen at once: the contents may be lost at any time from here on.
         raw::MADV_FREE => {
+            mm.check_areas(start, length, Errno::EINVAL, Area::is_private_memory)?;
             let mut cpu = task.cpu.lock();
             mm.discard(&mut *cpu.guest, start, length, false)?;
         }
         raw::MADV_REMOVE => {
             let mut cpu = task.cpu.lock();
             mm.discard(&mut *cpu.guest, start, length, true)?;
+            drop(cpu);
+            task.kernel.settle_mappings();
         }
-        MADV_POPULATE_READ | MADV_POPULATE_WRITE => {
+        advice @ (MADV_POPULATE_READ | MADV_POPULATE_WRITE) => {
+            let access = if advice == MADV_POPULATE_READ { Access::Read } else { Access::Write };
+            mm.check_areas(start, length, Errno::EINVAL, |area| area.allows(access))?;
             let mut cpu = task.cpu.lock();
             mm.touch(&mut *cpu.guest, start, length)?;
         }
         raw::MADV_DONTFORK => mm.change_areas(start, length, |area| area.keep_from_fork = true)?,
         raw::MADV_DOFORK => mm.change_areas(start, length, |area| area.keep_from_fork = false)?,
-        raw::MADV_WIPEONFORK => mm.change_areas(start, length, |area| area.wipe_on_fork = true)?,
+        raw::MADV_WIPEONFORK => {
+            mm.check_areas(start, length, Errno::EINVAL, Area::is_private_memory)?;
+            mm.change_areas(start, length, |area| area.wipe_on_fork = true)?;
+        }
         raw::MADV_KEEPONFORK => mm.change_areas(start, length, |area| area.wipe_on_fork = false)?,
         raw::MADV_NORMAL
         | raw::MADV_RANDOM

@@ -361,6 +361,7 @@ fn resize(task: &Arc<Task>, inode: &Arc<dyn crate::vfs::Inode>, size: i64) -> Sy
         return Err(Errno::EFBIG);
     }
     inode.set_attributes(&SetAttributes { size: Some(size), ..SetAttributes::default() })?;
+    task.kernel.settle_mappings();
     super::blocking::drop_set_id(&**inode, &task.credentials());
     Ok(0)
 }

@@ -78,6 +78,7 @@ fn fallocate(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EFBIG);
     }
     file.ops.allocate(&file, mode, offset, length)?;
+    task.kernel.settle_mappings();
     watch::file_event(&file, raw::IN_MODIFY);
     Ok(0)
 }

@@ -66,7 +66,12 @@ impl Name {
         let mut next = Some(Arc::clone(self));
         while let Some(name) = next {
             name.kept.store(true, Ordering::Relaxed);
-            next = name.parent();
+            let place = name.place.read().clone();
+            if let Some((parent, component)) = &place {
+                // Another look-up may have given the inode another name meanwhile: this is the one that counts.
+                parent.children.lock().insert(component.clone(), Arc::downgrade(&name));
+            }
+            next = place.map(|(parent, _)| parent);
         }
     }
 

@@ -135,6 +135,7 @@ fn open_place(task: &Arc<Task>, walk: &Walk<'_>, place: Path, flags: u32, check:
     let access = if changes && file_type == FileType::Regular { Some(WriteAccess::take(&inode)?) } else { None };
     if truncates && file_type == FileType::Regular {
         inode.set_attributes(&SetAttributes { size: Some(0), ..SetAttributes::default() })?;
+        task.kernel.settle_mappings();
         watch::name_event(&place.name, raw::IN_MODIFY);
     }
     let ops = Arc::clone(&inode).open(flags, task)?;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
-use cloudpilot_memory::{MemoryError, Object};
+use cloudpilot_memory::Object;
 
 use super::node::{Body, LowerFile, Node};
 use crate::fs::host::file as host;
@@ -25,12 +25,59 @@ enum Contents {
     Lower(Arc<LowerFile>),
 }
 
-struct WriteError(Errno);
+/// Most bytes copied at once: guest memory stays locked meanwhile.
+const STEP: usize = 1 << 20;
 
-impl From<MemoryError> for WriteError {
-    fn from(_: MemoryError) -> Self {
-        Self(Errno::ENOSPC)
+/// Reads with guest memory locked before the object: the guest may have mapped the object itself there.
+fn read_object(object: &Object, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    loop {
+        let at = offset.saturating_add(done as u64);
+        let left = usize::try_from(object.size().saturating_sub(at)).unwrap_or(usize::MAX);
+        let step = destination.remaining().min(left).min(STEP);
+        let result = destination.with_slices(step, |slices| {
+            let mut count = 0;
+            for slice in slices {
+                let got = object.read_at(at + count as u64, slice);
+                count += got;
+                if got < slice.len() {
+                    break;
+                }
+            }
+            Ok(count)
+        });
+        match result {
+            Ok(0) => return Ok(done),
+            Ok(count) => done += count,
+            Err(errno) => return if done > 0 { Ok(done) } else { Err(errno) },
+        }
     }
+}
+
+/// The same for writing.
+fn write_object(object: &Object, source: &mut Source<'_>, offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while source.remaining() > 0 {
+        let at = offset + done as u64;
+        let result = source.with_slices(STEP, |slices| {
+            let mut count = 0;
+            for slice in slices {
+                match object.write_at(at + count as u64, slice) {
+                    Ok(written) => count += written,
+                    Err(_) if count > 0 => break,
+                    Err(_) => return Err(Errno::ENOSPC),
+                }
+            }
+            Ok(count)
+        });
+        match result {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(_) if done > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
 }
 
 impl TmpfsFile {
@@ -80,20 +127,19 @@ impl FileOps for TmpfsFile {
         self.node.note_read(file);
         match self.contents()? {
             Contents::Lower(lower) => host::read_at(self.open_lower(&lower)?, destination, offset),
-            Contents::Object(object) => object.read_pieces(offset, destination.remaining(), |place, length| match place {
-                Some(place) => {
-                    // SAFETY: `length` bytes of the memory file at `place` belong to the object, which `read_pieces` holds locked.
-                    let bytes = unsafe { std::slice::from_raw_parts(object.memory().pointer(place).as_ptr(), length) };
-                    destination.put(bytes)
-                }
-                None => destination.put_zeros(length),
-            }),
+            Contents::Object(object) => read_object(&object, destination, offset),
         }
     }
 
     fn write(&self, file: &File, source: &mut Source<'_>, offset: u64) -> Result<usize, Errno> {
         let object = self.node.copy_up()?;
-        let offset = if source.appends_to(file) { object.size() } else { offset };
+        // One at a time at the end, so that none writes over another.
+        let (_turn, offset) = if source.appends_to(file) {
+            let turn = self.node.appending.lock();
+            (Some(turn), object.size())
+        } else {
+            (None, offset)
+        };
         let length = source.remaining();
         if length == 0 {
             return Ok(0);
@@ -103,21 +149,10 @@ impl FileOps for TmpfsFile {
         }
         let before = object.allocated();
         let charged = self.charge_write(&object, offset, length as u64)?;
-        let result = object.write_pieces(offset, length, |place, length| {
-            source
-                .with_slices(length, |slices| {
-                    let mut done = 0;
-                    for slice in slices {
-                        object.memory().write(place + done as u64, slice);
-                        done += slice.len();
-                    }
-                    Ok(done)
-                })
-                .map_err(WriteError)
-        });
+        let result = write_object(&object, source, offset);
         self.node.filesystem.refund((charged + before).saturating_sub(object.allocated()));
         self.node.note_write();
-        result.map_err(|WriteError(errno)| errno)
+        result
     }
 
     fn seekable(&self) -> bool {

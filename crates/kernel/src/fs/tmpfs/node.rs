@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use cloudpilot_abi::types::Timespec;
 use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 use cloudpilot_memory::Object;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::OFlags;
 
 use super::directory::Directory;
@@ -98,6 +98,8 @@ pub struct Node {
     /// Charged to the filesystem's limit, as everything is that the guest made.
     charged: bool,
     common: InodeCommon,
+    /// Held by who writes at the end of the file.
+    pub(super) appending: Mutex<()>,
     pub(super) state: RwLock<State>,
 }
 
@@ -130,7 +132,16 @@ impl Node {
         };
         filesystem.nodes.fetch_add(1, Ordering::Relaxed);
         let number = filesystem.new_inode();
-        Arc::new(Self { filesystem, number, file_type, created: now, charged, common: InodeCommon::default(), state: RwLock::new(state) })
+        Arc::new(Self {
+            filesystem,
+            number,
+            file_type,
+            created: now,
+            charged,
+            common: InodeCommon::default(),
+            appending: Mutex::default(),
+            state: RwLock::new(state),
+        })
     }
 
     /// A node for what a lower directory lists under a name.
@@ -171,6 +182,7 @@ impl Node {
             created: found.created.unwrap_or(found.changed),
             charged: false,
             common: InodeCommon::default(),
+            appending: Mutex::default(),
             state: RwLock::new(state),
         })
     }

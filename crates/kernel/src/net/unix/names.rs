@@ -49,6 +49,24 @@ pub struct Names {
     pub connecting: Mutex<()>,
     /// Where the search for a free automatic name goes on.
     next_automatic: Mutex<u32>,
+    /// Where names in the tree are, which all network namespaces share; none in the first.
+    tree: Option<Arc<Names>>,
+}
+
+impl Names {
+    /// Names of another network namespace.
+    pub fn beside(first: &Arc<Self>) -> Arc<Self> {
+        let tree = first.tree.as_ref().unwrap_or(first);
+        Arc::new(Self { tree: Some(Arc::clone(tree)), ..Self::default() })
+    }
+
+    /// The table that a name stands in.
+    fn table(&self, key: &Key) -> &Mutex<HashMap<Key, Bound>> {
+        match (key, &self.tree) {
+            (Key::Inode(..), Some(tree)) => &tree.bound,
+            _ => &self.bound,
+        }
+    }
 }
 
 /// Automatic names are five hexadecimal digits.
@@ -64,7 +82,7 @@ pub struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.names.bound.lock().remove(&self.key);
+        self.names.table(&self.key).lock().remove(&self.key);
     }
 }
 
@@ -165,7 +183,7 @@ fn make_inode(task: &Arc<Task>, path: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
 
 impl Names {
     fn register(self: &Arc<Self>, key: Key, inode: Option<Arc<dyn Inode>>, bound: Bound) -> Result<Registration, Errno> {
-        let mut table = self.bound.lock();
+        let mut table = self.table(&key).lock();
         if table.contains_key(&key) {
             return Err(Errno::EADDRINUSE);
         }
@@ -203,7 +221,7 @@ impl Names {
                 key_of(place.inode())?
             }
         };
-        self.bound.lock().get(&key).cloned().ok_or(Errno::ECONNREFUSED)
+        self.table(&key).lock().get(&key).cloned().ok_or(Errno::ECONNREFUSED)
     }
 
     /// Every bound socket with its name, for `/proc/net/unix`.

@@ -3,7 +3,7 @@
 //! The host may change things beneath us at any time, and other sandboxes may share the directory: nothing is remembered but which inode is
 //! which. Each look-up asks the host for one component; a file is opened again by its last known name and then compared with what it ought
 //! to be. Symbolic links are text that our own walk follows inside the guest's tree. Devices, FIFOs and sockets of the host are seen, never
-//! opened; none are made.
+//! opened. FIFOs and sockets that are made are names on the host and nothing more: what goes through them stays in this kernel.
 //!
 //! Lock order: `Volume::nodes` and a node's `place` and `opened` are each locked alone; no [`Node`] is let go of with one of them locked.
 

@@ -12,6 +12,7 @@ use super::super::{errno, host_name, resolve, statx};
 use super::directory::OpenDirectory;
 use super::file::OpenFile;
 use super::{Volume, failure, handle_of};
+use crate::fs::pipe::Fifo;
 use crate::host::within_limit;
 use crate::task::{Credentials, Task};
 use crate::vfs::file::FileOps;
@@ -60,6 +61,8 @@ pub(super) struct Node {
     /// Directory and name where it was last seen.
     place: Mutex<Option<Place>>,
     opened: Mutex<Opened>,
+    /// For a named pipe: ours.
+    fifo: Fifo,
 }
 
 impl Node {
@@ -74,7 +77,7 @@ impl Node {
     ) -> Arc<Self> {
         let opened = Mutex::new(Opened { kept, ..Opened::default() });
         let (volume, place) = (Arc::clone(volume), Mutex::new(place));
-        Arc::new(Self { volume, handle, key, device, file_type, common: InodeCommon::default(), place, opened })
+        Arc::new(Self { volume, handle, key, device, file_type, common: InodeCommon::default(), place, opened, fifo: Fifo::default() })
     }
 
     pub(super) fn set_place(&self, place: Option<Place>) {
@@ -181,6 +184,11 @@ impl Node {
             return Err(Errno::ESTALE);
         }
         Ok(self.volume.adopt(handle, &made, Some((Arc::clone(self), name.into())), Some((true, Arc::new(descriptor)))))
+    }
+
+    fn make_name(&self, name: &[u8], file_type: rustix::fs::FileType, permissions: u32) -> Result<(), Errno> {
+        let mode = harmless(permissions, FileType::Fifo);
+        rustix::fs::mknodat(&self.handle, &*host_name(name)?, file_type, mode, 0).map_err(failure)
     }
 
     fn set_permissions(&self, permissions: u32) -> Result<(), Errno> {
@@ -303,7 +311,10 @@ impl Inode for Node {
                 let target = host_name(target)?;
                 rustix::fs::symlinkat(&*target, &self.handle, &*host_name(name)?).map_err(failure)?;
             }
-            NewNode::Fifo | NewNode::Socket | NewNode::Device(..) => return Err(Errno::EPERM),
+            // Names only: what goes through them stays in this kernel.
+            NewNode::Fifo => self.make_name(name, rustix::fs::FileType::Fifo, permissions)?,
+            NewNode::Socket => self.make_name(name, rustix::fs::FileType::Socket, permissions)?,
+            NewNode::Device(..) => return Err(Errno::EPERM),
         }
         Ok(this.find(name)?)
     }
@@ -344,7 +355,11 @@ impl Inode for Node {
         self.link_target().map(LinkTarget::Text)
     }
 
-    fn open(self: Arc<Self>, flags: u32, _task: &Arc<Task>) -> Result<Arc<dyn FileOps>, Errno> {
+    fn open(self: Arc<Self>, flags: u32, task: &Arc<Task>) -> Result<Arc<dyn FileOps>, Errno> {
+        // Whoever holds the name meets here; the host's own pipe behind it is never opened.
+        if self.file_type == FileType::Fifo {
+            return self.fifo.open(flags, task);
+        }
         self.open_as(flags)
     }
 

@@ -251,10 +251,12 @@ fn directories_are_listed_whatever_the_size_of_the_steps() {
 }
 
 #[test]
-fn nodes_that_are_neither_files_nor_directories_are_neither_made_nor_opened() {
+fn pipes_and_sockets_are_names_and_devices_are_nothing() {
     let place = Fixture::new();
-    assert_eq!(place.create("fifo", NewNode::Fifo, 0o644).err(), Some(Errno::EPERM));
-    assert_eq!(place.create("socket", NewNode::Socket, 0o644).err(), Some(Errno::EPERM));
+    assert_eq!(place.create("fifo", NewNode::Fifo, 0o4644).map(|made| made.file_type()), Ok(FileType::Fifo));
+    assert_eq!(std::fs::metadata(place.host("fifo")).map(|found| found.mode() & 0o7777).ok(), Some(0o644));
+    assert_eq!(place.create("name", NewNode::Socket, 0o644).map(|made| made.file_type()), Ok(FileType::Socket));
+    assert_eq!(place.create("null", NewNode::Device(FileType::CharacterDevice, 0x103), 0o644).err(), Some(Errno::EPERM));
     let _listener = std::os::unix::net::UnixListener::bind(place.host("socket")).expect("bound");
     let socket = place.find("socket").expect("there");
     assert_eq!(socket.file_type(), FileType::Socket);
