@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import time
 from pathlib import Path
 
@@ -70,11 +71,13 @@ print(shared[4096:4099], private[:5], open("mapped", "rb").read(5))
 def test_modes_owners_and_what_is_refused(pilot: Pilot, volume: Path) -> None:
     script = """
     echo > f; chmod 6755 f; stat -c %a f; chown 0:0 f; chown 1:1 f 2>/dev/null || echo refused
-    mkfifo p 2>/dev/null || echo refused; touch -d 2001-01-01 f; stat -c %Y f
+    mkfifo -m 640 p; echo through > p & cat p; mknod d c 1 3 2>/dev/null || echo refused; touch -d 2001-01-01 f; stat -c %Y f
     """
-    assert shell(pilot, volume, script) == ["755", "refused", "refused", "978307200"]
+    assert shell(pilot, volume, script) == ["755", "refused", "through", "refused", "978307200"]
     status = (volume / "f").stat()
     assert status.st_mode & 0o7000 == 0
+    pipe = (volume / "p").lstat()
+    assert (stat.S_ISFIFO(pipe.st_mode), stat.S_IMODE(pipe.st_mode)) == (True, 0o640)
     assert int(status.st_mtime) == 978307200
 
 

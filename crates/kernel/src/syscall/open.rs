@@ -90,7 +90,7 @@ fn openat2(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EAGAIN);
     }
     let path = task.read_path(args.raw(1))?;
-    let mut walk = at::walk(task, args.int(0), if how.resolve & 0x10 != 0 { b"" } else { &path })?;
+    let mut walk = at::walk(task, args.int(0), if how.resolve & 0x10 != 0 { b"." } else { &path })?;
     walk.resolve = how.resolve;
     open_path(&walk, &path, how.flags as u32, how.mode as u32)
 }
