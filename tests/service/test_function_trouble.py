@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from aws_client import call, connected, create, zipped
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from running_service import Service
+from running_service import PILOT, Service
 
 TROUBLE = """
 import os, sys, time
@@ -167,6 +168,17 @@ def test_what_a_program_does_to_its_call(own_service: Service) -> None:
     assert len(own_service.sandboxes_left()) == 1
     client.delete_function(FunctionName="trouble")
     counts.are_as_before()
+
+
+def test_an_instance_that_is_killed_from_outside(own_service: Service) -> None:
+    client = connected(own_service)
+    create(client, "killed", zipped({"app.py": TROUBLE}))
+    assert call(client, "killed", {})[0] == "ok"
+    subprocess.run([PILOT, "kill", "--all"], check=True, timeout=30, env=own_service.environment, capture_output=True)
+    eventually(lambda: call(client, "killed", {})[0] == "ok")
+    assert len(own_service.sandboxes_left()) == 1
+    client.delete_function(FunctionName="killed")
+    eventually(lambda: own_service.sandboxes_left() == [])
 
 
 def test_a_flood_of_output_is_heard_and_not_kept(own_service: Service) -> None:
