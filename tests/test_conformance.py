@@ -22,6 +22,7 @@ FAMILIES = [
     "ipc",
     "filters",
     "tracing",
+    "seizing",
     "contents",
     "paths",
     "namespaces",

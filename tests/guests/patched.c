@@ -50,18 +50,41 @@ static void *work(void *unused)
     return (void *)wrong;
 }
 
+// A read at a patched site that a signal interrupts goes on afterwards.
+static int read_is_restarted(void)
+{
+    char byte = 0;
+    int pipes[2];
+    if (pipe(pipes))
+        return 0;
+    for (int i = 0; i < 100; i++)
+        if (write(pipes[1], "x", 1) != 1 || read(pipes[0], &byte, 1) != 1)
+            return 0;
+    if (fork() == 0) {
+        usleep(1000);
+        kill(getppid(), SIGALRM);
+        usleep(20000);
+        kill(getppid(), SIGALRM);
+        usleep(20000);
+        _exit(write(pipes[1], "y", 1) != 1);
+    }
+    int got = read(pipes[0], &byte, 1);
+    return got == 1 && byte == 'y';
+}
+
 int main(int count, char **arguments)
 {
     rounds = count > 1 ? atol(arguments[1]) : 1000;
     zero = open("/dev/zero", O_RDONLY);
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
     sigaction(SIGALRM, &action, NULL);
+    long wrong = !read_is_restarted();
     struct itimerval often = {{0, 500}, {0, 500}};
     setitimer(ITIMER_REAL, &often, NULL);
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, work, NULL);
-    long wrong = (long)work(NULL);
+    wrong += (long)work(NULL);
     for (int i = 0; i < THREADS; i++) {
         void *result;
         pthread_join(threads[i], &result);

@@ -34,6 +34,8 @@ pub const EVENT_EXEC: u32 = 4;
 pub const EVENT_VFORK_DONE: u32 = 5;
 /// See [`EVENT_FORK`].
 pub const EVENT_EXIT: u32 = 6;
+/// `PTRACE_EVENT_STOP`: a stop that no signal's delivery is.
+const EVENT_STOP: i32 = 128;
 /// The trap flag.
 const TRAP_FLAG: u64 = 0x100;
 /// What `orig_rax` shows outside of system calls.
@@ -49,6 +51,8 @@ pub enum Resume {
     Call,
     /// For one instruction.
     Step,
+    /// Until the next system call begins, which is then left to the tracer.
+    Emulate,
 }
 
 /// What a stop at a system call is about.
@@ -74,6 +78,8 @@ pub struct Stop {
     pub is_reported: bool,
     /// Where it is.
     pub place: Place,
+    /// It stopped because it was asked to or with its group, not for an event or a signal.
+    pub is_plain: bool,
 }
 
 /// Tracing state of a task.
@@ -85,6 +91,12 @@ pub struct State {
     pub options: u32,
     /// The present stop.
     pub stop: Option<Stop>,
+    /// Attached by `PTRACE_SEIZE`: stops are told apart, and the tracer can ask for one.
+    pub seized: bool,
+    /// The tracer wants it to stop.
+    pub interrupted: bool,
+    /// Its tracer lets it stay stopped with its group, and waits for that to end.
+    pub listens: bool,
     /// How it goes on.
     pub resume: Resume,
     /// Signal that the tracer lets through, or 0.
@@ -136,6 +148,7 @@ impl Ptrace {
             state.resume = how;
             state.signal = number;
             state.stop = None;
+            state.listens = false;
         }
         self.queue.notify(PollEvents::IN);
     }
@@ -148,17 +161,63 @@ pub fn resume(tracee: &Task, how: Resume, number: i32) {
 }
 
 /// Makes a process the tracer of a task.
-pub fn attach(tracer: &Arc<Process>, tracee: &Arc<Task>, options: u32) -> Result<(), Errno> {
+pub fn attach(tracer: &Arc<Process>, tracee: &Arc<Task>, options: u32, seized: bool) -> Result<(), Errno> {
     {
         let mut state = tracee.ptrace.state.lock();
         if state.tracer.as_ref().and_then(Weak::upgrade).is_some() {
             return Err(Errno::EPERM);
         }
-        *state = State { tracer: Some(Arc::downgrade(tracer)), options, call: NO_CALL, ..State::default() };
+        *state = State { tracer: Some(Arc::downgrade(tracer)), options, seized, call: NO_CALL, ..State::default() };
     }
     tracee.is_traced.store(true, Ordering::SeqCst);
     tracer.tracees.lock().tasks.push(Arc::downgrade(tracee));
     Ok(())
+}
+
+/// Asks a tracee to stop, `PTRACE_INTERRUPT`; one that is stopped does so again once it goes on.
+pub fn interrupt(tracee: &Arc<Task>) {
+    let listened = {
+        let mut state = tracee.ptrace.state.lock();
+        state.interrupted = true;
+        std::mem::take(&mut state.listens)
+    };
+    if listened {
+        tracee.ptrace.queue.notify(PollEvents::IN);
+        tracee.parker.unpark();
+    }
+    tracee.add_work(crate::task::Work::SIGNAL);
+}
+
+/// Leaves a tracee stopped with its group, and waits for the end of that, `PTRACE_LISTEN`.
+pub fn listen(tracee: &Arc<Task>) -> Result<(), Errno> {
+    let mut state = tracee.ptrace.state.lock();
+    if !state.seized || !state.stop.is_some_and(|stop| stop.is_plain) {
+        return Err(Errno::EIO);
+    }
+    state.stop = None;
+    state.listens = true;
+    Ok(())
+}
+
+/// `SIGCONT` was sent: whoever listens for the end of its group's stop hears of it.
+pub fn continued(task: &Arc<Task>) {
+    if task.ptrace.state.lock().listens {
+        interrupt(task);
+    }
+}
+
+/// Whether the tracer wants the task to stop.
+pub fn is_interrupted(task: &Task) -> bool {
+    task.is_traced.load(Ordering::Relaxed) && task.ptrace.state.lock().interrupted
+}
+
+/// Stops if the tracer asked for it.
+pub fn at_interrupt(task: &Arc<Task>) {
+    if !std::mem::take(&mut task.ptrace.state.lock().interrupted) {
+        return;
+    }
+    let number = plain_stop(task, raw::SIGTRAP as i32);
+    inject(task, number);
 }
 
 /// Lets a task go for good, with a signal or 0.
@@ -203,9 +262,18 @@ fn stop(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> i32
     if !tell(task, code, info, place) {
         return 0;
     }
-    task.block_killable(&task.ptrace.queue, PollEvents::IN, || task.ptrace.state.lock().stop.is_none().then_some(()));
+    wait_for_word(task)
+}
+
+/// Sleeps until the tracer lets the task go on; answers the signal that it lets through, or 0.
+fn wait_for_word(task: &Arc<Task>) -> i32 {
+    task.block_killable(&task.ptrace.queue, PollEvents::IN, || {
+        let state = task.ptrace.state.lock();
+        (state.stop.is_none() && !state.listens).then_some(())
+    });
     let mut state = task.ptrace.state.lock();
     state.stop = None;
+    state.listens = false;
     std::mem::take(&mut state.signal)
 }
 
@@ -214,7 +282,7 @@ fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> boo
     let Some(tracer) = task.ptrace.tracer() else { return false };
     {
         let mut state = task.ptrace.state.lock();
-        state.stop = Some(Stop { code, info, is_reported: false, place });
+        state.stop = Some(Stop { code, info, is_reported: false, place, is_plain: false });
         state.signal = 0;
     }
     let quiet = tracer.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
@@ -247,7 +315,25 @@ pub fn before_signal(task: &Arc<Task>, info: Siginfo) -> Option<Siginfo> {
 
 /// Stops where an untraced task would stop with its group.
 pub fn in_group_stop(task: &Arc<Task>, number: i32) {
-    stop(task, number, None, Place::Elsewhere);
+    if task.ptrace.state.lock().seized {
+        plain_stop(task, number);
+    } else {
+        stop(task, number, None, Place::Elsewhere);
+    }
+}
+
+/// A seized task stops because it was asked to or with its group; answers the signal that the tracer lets through, or 0.
+fn plain_stop(task: &Arc<Task>, number: i32) -> i32 {
+    let code = number | EVENT_STOP << 8;
+    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
+    info.si_code = code;
+    if !tell(task, code, Some(info), Place::Elsewhere) {
+        return 0;
+    }
+    if let Some(stop) = &mut task.ptrace.state.lock().stop {
+        stop.is_plain = true;
+    }
+    wait_for_word(task)
 }
 
 /// Stops at an event, if the tracer asked for those of its kind.
@@ -276,11 +362,12 @@ fn inject(task: &Arc<Task>, number: i32) {
 
 /// A system call of a traced task: stops before and after it if the tracer wants that. `serve` gets the number, which the tracer may change.
 pub fn around_call(task: &Arc<Task>, number: u32, serve: impl FnOnce(u32) -> SysResult) -> SysResult {
-    let (wanted, code) = {
+    let (wanted, emulates, code) = {
         let mut state = task.ptrace.state.lock();
         state.call = u64::from(number);
         let good = if state.options & O_SYSGOOD != 0 { 0x80 } else { 0 };
-        (state.resume == Resume::Call, raw::SIGTRAP as i32 | good)
+        let emulates = state.resume == Resume::Emulate;
+        (emulates || state.resume == Resume::Call, emulates, raw::SIGTRAP as i32 | good)
     };
     if !wanted {
         return serve(number);
@@ -291,7 +378,7 @@ pub fn around_call(task: &Arc<Task>, number: u32, serve: impl FnOnce(u32) -> Sys
     let given = stop(task, code, Some(info), Place::Entry);
     inject(task, given);
     let call = task.ptrace.state.lock().call;
-    if call as i32 >= 0 {
+    if call as i32 >= 0 && !emulates {
         return serve(call as u32);
     }
     // The tracer called it off; what it put in its place is the result.
@@ -343,8 +430,17 @@ pub fn inherit(task: &Arc<Task>, child: &Arc<Task>, event: u32) {
         return;
     }
     let Some(tracer) = task.ptrace.tracer() else { return };
-    let options = task.ptrace.state.lock().options;
-    if attach(&tracer, child, options).is_ok() {
+    let (options, seized) = {
+        let state = task.ptrace.state.lock();
+        (state.options, state.seized)
+    };
+    if attach(&tracer, child, options, seized).is_err() {
+        return;
+    }
+    if seized {
+        child.ptrace.state.lock().interrupted = true;
+        child.mark_work(crate::task::Work::SIGNAL);
+    } else {
         child.signals.lock().pending.push(signal::info_from_task(child, raw::SIGSTOP as i32, raw::SI_USER as i32));
         child.mark_work(crate::task::Work::SIGNAL);
     }

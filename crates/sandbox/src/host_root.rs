@@ -85,19 +85,52 @@ impl Opened {
     }
 }
 
-/// Files that the sandbox provides itself. `resolver` is the host's `/etc/resolv.conf`.
-pub fn provided_files(config: &Config, resolver: Option<Vec<u8>>) -> Vec<ProvidedFile> {
+/// What of the host's files goes into those that the sandbox provides, read while the host's tree is still there.
+#[derive(Debug)]
+pub struct Borrowed {
+    resolver: Option<Vec<u8>>,
+    shadow: Option<[String; 2]>,
+}
+
+impl Borrowed {
+    /// Reads it.
+    pub fn read(config: &Config) -> Self {
+        // How names are resolved on the host concerns sandboxes that use its network.
+        let resolver = (config.network == Network::Host).then(|| std::fs::read(PathBuf::from("/etc/resolv.conf")).ok()).flatten();
+        let shadow =
+            matches!(config.root, Root::Host).then(|| [locked("/etc/passwd", ":*:20000:0:99999:7:::"), locked("/etc/group", ":*::")]);
+        Self { resolver, shadow }
+    }
+}
+
+/// Files that the sandbox provides itself.
+pub fn provided_files(config: &Config, borrowed: Borrowed) -> Vec<ProvidedFile> {
     let name = &config.hostname;
     let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n");
     let file = |guest: &str, contents: Vec<u8>| ProvidedFile { guest: guest.to_owned(), contents, mode: 0o644 };
-    vec![
+    let mut files = vec![
         file("/etc/hostname", format!("{name}\n").into_bytes()),
         file("/etc/hosts", hosts.into_bytes()),
-        file("/etc/resolv.conf", resolver.unwrap_or_default()),
-    ]
+        file("/etc/resolv.conf", borrowed.resolver.unwrap_or_default()),
+    ];
+    if let Some([users, groups]) = borrowed.shadow {
+        let secret = |guest: &str, contents: String| ProvidedFile { mode: 0o600, ..file(guest, contents.into_bytes()) };
+        files.extend([secret("/etc/shadow", users), secret("/etc/gshadow", groups)]);
+    }
+    files
 }
 
-/// How names are resolved on the host, for sandboxes that use its network.
-pub fn resolver(config: &Config) -> Option<Vec<u8>> {
-    (config.network == Network::Host).then(|| std::fs::read(PathBuf::from("/etc/resolv.conf")).ok()).flatten()
+/// Longest file of names that is read: hosts with more users have them elsewhere.
+const LONGEST_NAMES: u64 = 64 << 10;
+
+/// What stands beside a file of names: the same names, none with a password. The host's own is a secret, but programs that let users in
+/// (`su`, `sshd`) look for one, and refuse those who are not in it.
+fn locked(names: &str, rest: &str) -> String {
+    let mut text = String::new();
+    if let Ok(file) = std::fs::File::open(names) {
+        // Whoever is in the part that cannot be read has no password either.
+        let _ = file.take(LONGEST_NAMES).read_to_string(&mut text);
+    }
+    let entries = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| !name.is_empty());
+    entries.map(|(name, _)| format!("{name}{rest}\n")).collect()
 }

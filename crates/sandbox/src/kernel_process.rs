@@ -16,7 +16,7 @@ use rustix::time::Timespec;
 use crate::config::{Config, Limits, Network};
 use crate::control;
 use crate::failure::{Code, Failure};
-use crate::host_root::{self, Opened};
+use crate::host_root::{self, Borrowed, Opened};
 use crate::machine::{Boot, Machine};
 use crate::news::{GO, News};
 use crate::packet::{self, Received};
@@ -57,8 +57,8 @@ pub struct Birth<'a> {
     pub namespaces: Namespaces,
     /// What of the host is shown, if its supervisor had the right to open that.
     pub opened: Option<Opened>,
-    /// The host's name servers.
-    pub resolver: Option<Vec<u8>>,
+    /// What of the host's files goes into those that the sandbox provides.
+    pub borrowed: Borrowed,
     /// The program's standard streams.
     pub streams: Streams,
     /// To the supervisor, which sends the control socket along with its word to go on.
@@ -90,7 +90,7 @@ fn end(status: i32) -> ! {
 }
 
 fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
-    let Birth { config, identity, namespaces, opened, resolver, streams, errors, boot, .. } = birth;
+    let Birth { config, identity, namespaces, opened, borrowed, streams, errors, boot, .. } = birth;
     privileges::die_with_parent()?;
     // A terminal's signals go to its supervisor, which hands them on.
     rustix::process::setsid().map_err(|error| Failure::host("Cannot leave the starter's session", error))?;
@@ -114,7 +114,7 @@ fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
     let reachable: Vec<_> = opened.handles().map(reachable).collect::<Result<_, _>>()?;
     landlock::confine(&reachable, config.network == Network::Host)?;
     drop(reachable);
-    let machine = boot(boot_config(config, opened, resolver, strace, link))?;
+    let machine = boot(boot_config(config, opened, borrowed, strace, link))?;
     let told = Arc::clone(link);
     machine.on_notice(Box::new(move |message| {
         let _ = packet::send(&told, &News::Notice { message: message.to_owned() });
@@ -193,7 +193,7 @@ fn reachable((handle, writable): (&OwnedFd, bool)) -> Result<Reachable<BorrowedF
     Ok(Reachable { handle: handle.as_fd(), directory, writable })
 }
 
-fn boot_config(config: &Config, opened: Opened, resolver: Option<Vec<u8>>, strace: Option<OwnedFd>, link: &Arc<OwnedFd>) -> BootConfig {
+fn boot_config(config: &Config, opened: Opened, borrowed: Borrowed, strace: Option<OwnedFd>, link: &Arc<OwnedFd>) -> BootConfig {
     let link = Arc::clone(link);
     BootConfig {
         hostname: config.hostname.clone(),
@@ -204,7 +204,7 @@ fn boot_config(config: &Config, opened: Opened, resolver: Option<Vec<u8>>, strac
             Network::None => kernel::Network::None,
             Network::Host => kernel::Network::Host,
         },
-        provided_files: host_root::provided_files(config, resolver),
+        provided_files: host_root::provided_files(config, borrowed),
         patches_calls: config.patch_calls,
         strace,
         on_interference: Box::new(move |what| end_broken(&link, what)),

@@ -81,7 +81,7 @@ pub fn start(config: &Config, streams: Streams, boot: Boot) -> Result<Started, F
     let identity = Identity::choose(host_root::is_for_everybody(config), &config.id);
     // Root opens what is shown while it is still root; others get the right to only inside their user namespace.
     let opened = if identity.privileged { Some(host_root::open(config)?) } else { None };
-    let resolver = host_root::resolver(config);
+    let borrowed = host_root::Borrowed::read(config);
     let pipe = || pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|error| Failure::host("Cannot make a pipe", error));
     let (last_words, errors) = pipe()?;
     let (link, kernel_link) = packet::pair().map_err(|error| Failure::host("Cannot make a socket pair", error))?;
@@ -101,7 +101,7 @@ pub fn start(config: &Config, streams: Streams, boot: Boot) -> Result<Started, F
         Side::Child => {
             drop(link);
             undo.forget();
-            kernel_process::run(Birth { config, identity, namespaces, opened, resolver, streams, link: kernel_link, errors, boot })
+            kernel_process::run(Birth { config, identity, namespaces, opened, borrowed, streams, link: kernel_link, errors, boot })
         }
     };
     drop((kernel_link, errors, opened));

@@ -94,7 +94,7 @@ impl Notify {
         }
     }
 
-    fn is_taken_back(self) {
+    fn takes_back(self) {
         if let Means::Socket(socket, cookie) = self.means {
             put_cookie(&socket, cookie, REMOVED);
         }
@@ -247,7 +247,7 @@ impl Queue {
             }
         };
         if let Some(notify) = taken_back {
-            notify.is_taken_back();
+            notify.takes_back();
         }
         Ok(())
     }

@@ -255,11 +255,11 @@ fn jump(place: u64) -> [u8; PATCH_LENGTH as usize] {
 
 /// Where in a trampoline the instructions stand that followed the call in [`ZERO_SITE`].
 fn tail_offset() -> u64 {
-    8 + 2 + 10 + 10 + 3
+    8 + 2 + 10 + 10 + 3 + 2
 }
 
 /// A trampoline: the address of the code behind it; then what stood before the call, `mov rcx, next; mov r11, entry; jmp r11`; and for
-/// [`Shape::Zero`] what stood behind it and a jump back.
+/// [`Shape::Zero`] a `syscall` for calls that are restarted, what stood behind the call, and a jump back.
 fn code(place: u64, shape: Shape, original: &[u8; LONGEST_SITE], site: u64, entry: u64) -> Vec<u8> {
     let (before, next) = match shape {
         Shape::Plain => (&original[..5], site + PATCH_LENGTH),
@@ -273,6 +273,8 @@ fn code(place: u64, shape: Shape, original: &[u8; LONGEST_SITE], site: u64, entr
     code.extend(entry.to_le_bytes());
     code.extend([0x41, 0xff, 0xe3]);
     if shape == Shape::Zero {
+        // A call that a signal interrupted is restarted two bytes before where it would have returned.
+        code.extend(SYSCALL);
         debug_assert_eq!(code.len() as u64, tail_offset());
         code.extend(&original[4..]);
         code.extend([0xff, 0x25, 0, 0, 0, 0]);

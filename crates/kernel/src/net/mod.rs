@@ -19,6 +19,7 @@ pub mod netlink;
 pub mod options;
 pub mod report;
 pub mod rights;
+pub mod routes;
 pub mod unix;
 pub mod urgent;
 

@@ -12,7 +12,7 @@ use super::inbox::{Datagram, Inbox};
 use super::interface::{self, Interface};
 use super::message::{Credentials, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use super::options::{self, SOL_SOCKET};
-use super::{Base, Kind, Net, Shutdown, Socket};
+use super::{Base, Kind, Net, Shutdown, Socket, routes};
 use crate::config::Network;
 use crate::io::{Destination, Source};
 use crate::task::Task;
@@ -24,6 +24,8 @@ const FAMILY: u32 = raw_net::AF_NETLINK;
 const ROUTE: u32 = 0;
 /// `NETLINK_SOCK_DIAG`: every request answers `ENOENT`, as where Linux was built without it; programs then read `/proc/net`.
 const SOCK_DIAG: u32 = 4;
+/// `NETLINK_KOBJECT_UEVENT`: no device ever comes or goes.
+const KOBJECT_UEVENT: u32 = 15;
 /// `SOL_NETLINK`.
 const SOL_NETLINK: i32 = 270;
 /// Longest request.
@@ -37,8 +39,10 @@ const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_GETNEIGH: u16 = 30;
+const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_ACK: u16 = 4;
@@ -81,7 +85,7 @@ pub fn socket(net: &Net, network: Network, kind: u32, protocol: u32) -> Result<A
         3 => Kind::Raw,
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
-    if !matches!(protocol, ROUTE | SOCK_DIAG) {
+    if !matches!(protocol, ROUTE | SOCK_DIAG | KOBJECT_UEVENT) {
         return Err(Errno::EPROTONOSUPPORT);
     }
     let base = Base::new(FAMILY, kind, protocol);
@@ -136,7 +140,7 @@ impl Answer {
 }
 
 /// Appends an attribute, padded.
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.extend((4 + value.len() as u16).to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);
@@ -240,6 +244,9 @@ impl NetlinkSocket {
             answer.message(NLMSG_ERROR, 0, &[&(-error).to_ne_bytes()[..], header].concat());
             answer.bytes
         };
+        if self.base.protocol == KOBJECT_UEVENT {
+            return;
+        }
         if self.base.protocol == SOCK_DIAG {
             return self.queue(outcome(libc::ENOENT));
         }
@@ -263,7 +270,13 @@ impl NetlinkSocket {
                     }
                 }
             }
-            RTM_GETROUTE | RTM_GETNEIGH | RTM_GETRULE if dump => {}
+            RTM_GETROUTE if dump => routes::all(&interfaces, family).iter().for_each(|body| items.message(RTM_NEWROUTE, NLM_F_MULTI, body)),
+            RTM_GETROUTE => match routes::towards(&interfaces, body) {
+                Ok(route) => items.message(RTM_NEWROUTE, 0, &route),
+                Err(errno) => return self.queue(outcome(i32::from(errno.0))),
+            },
+            RTM_GETRULE if dump => routes::rules(family).iter().for_each(|body| items.message(RTM_NEWRULE, NLM_F_MULTI, body)),
+            RTM_GETNEIGH if dump => {}
             RTM_NEWLINK | RTM_SETLINK if asked_for(&interfaces, body).is_some() && only_brings_up(body) => return self.queue(outcome(0)),
             RTM_NEWADDR if asked_for(&interfaces, body).is_some_and(|interface| interface.name == b"lo") => return self.queue(outcome(0)),
             // Requests to make, change or remove something come in threes before each request to get it.

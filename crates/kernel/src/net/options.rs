@@ -18,6 +18,8 @@ pub const LEVEL_IP: i32 = 0;
 pub const LEVEL_TCP: i32 = 6;
 /// `IPPROTO_UDP`.
 pub const LEVEL_UDP: i32 = 17;
+/// `IPPROTO_UDPLITE`.
+const LEVEL_UDP_LITE: i32 = 136;
 /// `IPPROTO_IPV6`.
 pub const LEVEL_IPV6: i32 = 41;
 
@@ -28,6 +30,8 @@ const TCP_RECEIVE: u32 = 131_072;
 const TCP_SEND: u32 = 262_144;
 const SMALLEST_SEND: u32 = 4608;
 const SMALLEST_RECEIVE: u32 = 2304;
+/// Name of the interface.
+const LOOPBACK: &[u8] = b"lo";
 /// Longest wait of `SO_RCVTIMEO`; longer ones are for ever, as in Linux.
 const LONGEST_TIMEOUT: u64 = i64::MAX as u64 / 2;
 
@@ -44,6 +48,8 @@ pub struct Options {
     pub send_timeout: Option<u64>,
     /// `SO_LINGER`, seconds; none is off.
     pub linger: Option<i32>,
+    /// `SO_BINDTODEVICE` named the one interface that there is.
+    pub on_loopback: bool,
     /// All others, by level and name, as far as they differ from the default.
     numbers: BTreeMap<(i32, i32), i32>,
 }
@@ -54,6 +60,19 @@ type Number = (i32, i32, i32, i32, i32);
 const fn flag(name: u32) -> Number {
     (SOL_SOCKET, name as i32, 0, 0, 1)
 }
+
+/// Options that programs set for real networks: checksums of frames, filters that stay, errors that wake, sizes that stay, paths, marks.
+const SO_NOFCS: u32 = 43;
+const SO_LOCK_FILTER: u32 = 44;
+const SO_SELECT_ERR_QUEUE: u32 = 45;
+const SO_BUF_LOCK: u32 = 72;
+const SO_TXREHASH: u32 = 74;
+const SO_RCVMARK: u32 = 75;
+/// `SO_BSDCOMPAT`: taken, and without effect for decades.
+const SO_BSDCOMPAT: u32 = 14;
+/// `SO_BPF_EXTENSIONS`: what Linux answers.
+const SO_BPF_EXTENSIONS: u32 = 48;
+const BPF_EXTENSIONS: i32 = 64;
 
 /// Options of every socket.
 const COMMON: &[Number] = &[
@@ -70,6 +89,12 @@ const COMMON: &[Number] = &[
     flag(raw_net::SO_NO_CHECK),
     flag(raw_net::SO_RXQ_OVFL),
     flag(raw_net::SO_PASSSEC),
+    flag(SO_NOFCS),
+    flag(SO_LOCK_FILTER),
+    flag(SO_SELECT_ERR_QUEUE),
+    (SOL_SOCKET, SO_BUF_LOCK as i32, 0, 0, 3),
+    (SOL_SOCKET, SO_TXREHASH as i32, 1, 0, 1),
+    flag(SO_RCVMARK),
     (SOL_SOCKET, raw_net::SO_PRIORITY as i32, 0, 0, 6),
     (SOL_SOCKET, raw_net::SO_MARK as i32, 0, i32::MIN, i32::MAX),
     (SOL_SOCKET, raw_net::SO_RCVLOWAT as i32, 1, 0, i32::MAX),
@@ -159,11 +184,16 @@ const TCP: &[Number] = &[
     (LEVEL_TCP, 9, 0, 0, i32::MAX),
     (LEVEL_TCP, 10, 0, 0, i32::MAX),
     (LEVEL_TCP, 12, 1, 0, 1),
+    (LEVEL_TCP, 16, 0, 0, 1),
+    (LEVEL_TCP, 17, 0, 0, 1),
     (LEVEL_TCP, 18, 0, 0, i32::MAX),
     (LEVEL_TCP, 23, 0, 0, i32::MAX),
     (LEVEL_TCP, 25, 0, i32::MIN, i32::MAX),
     (LEVEL_TCP, 30, 0, 0, 1),
 ];
+
+/// Options of UDP-Lite sockets: how much of a datagram is checked.
+const UDP_LITE: &[Number] = &[(LEVEL_UDP_LITE, 10, 0, 0, i32::MAX), (LEVEL_UDP_LITE, 11, 0, 0, i32::MAX)];
 
 /// Options of UDP sockets.
 const UDP: &[Number] = &[(LEVEL_UDP, 1, 0, 0, 1)];
@@ -178,6 +208,7 @@ impl Options {
             receive_timeout: None,
             send_timeout: None,
             linger: None,
+            on_loopback: false,
             numbers: BTreeMap::new(),
         }
     }
@@ -223,6 +254,7 @@ fn find(base: &Base, level: i32, name: i32) -> Result<&'static Number, Errno> {
         LEVEL_IP if internet => INTERNET,
         LEVEL_IPV6 if base.domain == raw_net::AF_INET6 => INTERNET,
         LEVEL_TCP if internet && base.kind == Kind::Stream => TCP,
+        LEVEL_UDP_LITE if internet && base.protocol == LEVEL_UDP_LITE as u32 => UDP_LITE,
         LEVEL_UDP if internet && base.kind == Kind::Datagram => UDP,
         _ if internet || base.domain == raw_net::AF_UNIX => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::ENOPROTOOPT),
@@ -286,13 +318,29 @@ pub fn set(base: &Base, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -
             }
             raw_net::SO_BINDTODEVICE => {
                 let device = value.split(|byte| *byte == 0).next().unwrap_or_default();
-                return if device.is_empty() || device == b"lo" { Ok(()) } else { Err(Errno::ENODEV) };
+                if !device.is_empty() && device != LOOPBACK {
+                    return Err(Errno::ENODEV);
+                }
+                base.options.lock().on_loopback = !device.is_empty();
+                return Ok(());
             }
+            raw_net::SO_DETACH_FILTER => return Err(Errno::ENOENT),
+            raw_net::SO_PRIORITY if task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_ADMIN) => {
+                let priority = int(level, value)?;
+                base.options.lock().set_number(level, name, priority);
+                return Ok(());
+            }
+            SO_BSDCOMPAT => return int(level, value).map(drop),
             raw_net::SO_MARK if !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_ADMIN) => return Err(Errno::EPERM),
             _ => {}
         }
     }
-    let &(_, _, _, least, greatest) = find(base, level, name)?;
+    let internet = matches!(base.domain, raw_net::AF_INET | raw_net::AF_INET6);
+    let &(_, _, _, least, greatest) = find(base, level, name).map_err(|errno| match errno {
+        // So connections answer to levels that are not theirs, though only to those who set something.
+        Errno::EOPNOTSUPP if internet && base.kind == Kind::Stream => Errno::ENOPROTOOPT,
+        other => other,
+    })?;
     let mut number = int(level, value)?;
     if (least, greatest) == (0, 1) {
         number = i32::from(number != 0);
@@ -332,8 +380,12 @@ pub fn get(base: &Base, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
                 return Ok(bytemuck::bytes_of(&nobody).to_vec());
             }
             raw_net::SO_SNDLOWAT => return number(1),
+            SO_BSDCOMPAT => return number(0),
+            SO_BPF_EXTENSIONS => return number(BPF_EXTENSIONS),
             raw_net::SO_ACCEPTCONN => return number(0),
+            raw_net::SO_BINDTODEVICE if options.on_loopback => return Ok([LOOPBACK, b"\0"].concat()),
             raw_net::SO_BINDTODEVICE => return Ok(Vec::new()),
+            raw_net::SO_INCOMING_NAPI_ID => return number(0),
             _ => {}
         }
     }

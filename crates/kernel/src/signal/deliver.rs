@@ -24,6 +24,9 @@ pub fn deliver(task: &Arc<Task>, mut call: Option<Interrupted>) {
         if task.work().contains(Work::EXIT) {
             return;
         }
+        if is_traced(task) {
+            ptrace::at_interrupt(task);
+        }
         if wait_while_stopped(task) {
             continue;
         }

@@ -160,7 +160,7 @@ pub fn set_mask(task: &Task, mask: SignalSet) {
 
 /// Whether a signal waits that the task's mask lets through (or that no mask can hold back), or its process is stopped.
 pub fn has_deliverable(task: &Task) -> bool {
-    if task.process.family.lock().stopped {
+    if task.process.family.lock().stopped || crate::ptrace::is_interrupted(task) {
         return true;
     }
     let process = set_of(&task.process.signals.lock().pending);

@@ -8,6 +8,7 @@ use cloudpilot_abi::{Errno, raw};
 
 use super::{DefaultAction, FIRST_REALTIME, IGNORE, ProcessSignals, STOPS, bit, default_action, set_of};
 use crate::Kernel;
+use crate::ptrace;
 use crate::task::process::Report;
 use crate::task::{Process, Task, Work, exit};
 use crate::wait::PollEvents;
@@ -151,6 +152,9 @@ fn prepare(process: &Process, signal: i32) -> bool {
         process.signals.lock().pending.retain(|info| bit(info.si_signo) & cancelled == 0);
         for task in &tasks {
             task.signals.lock().pending.retain(|info| bit(info.si_signo) & cancelled == 0);
+            if continues && task.is_traced.load(Ordering::Relaxed) {
+                ptrace::continued(task);
+            }
         }
     }
     if continues || signal as u32 == raw::SIGKILL {

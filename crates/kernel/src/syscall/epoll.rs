@@ -32,8 +32,8 @@ struct Event {
 
 /// Most events of one call, `EP_MAX_EVENTS`.
 const MOST_EVENTS: i32 = i32::MAX / size_of::<Event>() as i32;
-/// Most events collected at once: enough for any loop, and bounded for the kernel's own sake.
-const AT_ONCE: usize = 4096;
+/// Most events collected at once: one for each file that a process can have.
+const AT_ONCE: usize = 1 << 20;
 
 fn epoll_create(task: &Arc<Task>, args: &Args) -> SysResult {
     if args.int(0) <= 0 {

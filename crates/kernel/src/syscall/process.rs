@@ -225,7 +225,7 @@ fn run_program(task: &Arc<Task>, (file, name, is_lost): (Arc<crate::vfs::File>, 
     if task.is_traced.load(Ordering::Relaxed) {
         if ptrace::wants(task, ptrace::EVENT_EXEC) {
             ptrace::at_event(task, ptrace::EVENT_EXEC, tid as u64);
-        } else {
+        } else if !task.ptrace.state.lock().seized {
             // So it was before there were events.
             signal::send_to_task(task, &signal::info_from_task(task, raw::SIGTRAP as i32, raw::SI_USER as i32));
         }

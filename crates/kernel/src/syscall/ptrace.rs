@@ -18,7 +18,7 @@ pub const CALLS: &[Call] = &[Call::partial(
     raw::__NR_ptrace,
     ptrace_call,
     &[Int, Int, Ptr, Size],
-    "no SEIZE, no debug registers; signals of stopped groups are reported once",
+    "no debug registers; signals of stopped groups are reported once",
 )];
 
 const TRACEME: i64 = 0;
@@ -38,12 +38,17 @@ const SETFPREGS: i64 = 15;
 const ATTACH: i64 = 16;
 const DETACH: i64 = 17;
 const SYSCALL: i64 = 24;
+const SYSEMU: i64 = 31;
 const SETOPTIONS: i64 = 0x4200;
 const GETEVENTMSG: i64 = 0x4201;
 const GETSIGINFO: i64 = 0x4202;
 const SETSIGINFO: i64 = 0x4203;
 const GETREGSET: i64 = 0x4204;
 const SETREGSET: i64 = 0x4205;
+const SEIZE: i64 = 0x4206;
+const INTERRUPT: i64 = 0x4207;
+const LISTEN: i64 = 0x4208;
+const PEEKSIGINFO: i64 = 0x4209;
 const GETSIGMASK: i64 = 0x420a;
 const SETSIGMASK: i64 = 0x420b;
 const GET_SYSCALL_INFO: i64 = 0x420e;
@@ -151,14 +156,22 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
     let (request, pid, address, data) = (args.long(0), args.int(1), args.raw(2), args.raw(3));
     if request == TRACEME {
         let parent = task.process.family.lock().parent.upgrade().ok_or(Errno::EPERM)?;
-        return ptrace::attach(&parent, task, 0).map(|()| 0);
+        return ptrace::attach(&parent, task, 0, false).map(|()| 0);
     }
     let target = task.kernel.tasks.find(pid).ok_or(Errno::ESRCH)?;
-    if request == ATTACH {
+    if matches!(request, ATTACH | SEIZE) {
+        let seizes = request == SEIZE;
+        let options = if seizes { options(data).map_err(|_| Errno::EIO)? } else { 0 };
+        if seizes && address != 0 {
+            return Err(Errno::EIO);
+        }
         if Arc::ptr_eq(&target.process, &task.process) || !proc::may_trace(task, &target) {
             return Err(Errno::EPERM);
         }
-        ptrace::attach(&task.process, &target, 0)?;
+        ptrace::attach(&task.process, &target, options, seizes)?;
+        if seizes {
+            return Ok(0);
+        }
         signal::send_to_task(&target, &signal::info_from_task(task, raw::SIGSTOP as i32, raw::SI_USER as i32));
         return Ok(0);
     }
@@ -170,11 +183,21 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
         signal::send_to_process(&target.process, &signal::info_from_kernel(raw::SIGKILL as i32));
         return Ok(0);
     }
+    if request == INTERRUPT {
+        let seized = target.ptrace.state.lock().seized;
+        if !seized {
+            return Err(Errno::EIO);
+        }
+        ptrace::interrupt(&target);
+        return Ok(0);
+    }
     if target.ptrace.state.lock().stop.is_none() {
         return Err(Errno::ESRCH);
     }
     match request {
-        CONT | SYSCALL | SINGLESTEP | DETACH => go_on(&target, request, data),
+        LISTEN => ptrace::listen(&target).map(|()| 0),
+        PEEKSIGINFO => peek_signals(task, &target, address, data),
+        CONT | SYSCALL | SYSEMU | SINGLESTEP | DETACH => go_on(&target, request, data),
         PEEKTEXT | PEEKDATA => {
             let mut word = [0; 8];
             if target.mm()?.read_foreign(address, &mut word) < word.len() {
@@ -200,8 +223,7 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         GETREGSET | SETREGSET => register_set(task, &target, request == SETREGSET, address, data),
         SETOPTIONS => {
-            let options = u32::try_from(data).ok().filter(|options| options & !OPTIONS == 0).ok_or(Errno::EINVAL)?;
-            target.ptrace.state.lock().options = options;
+            target.ptrace.state.lock().options = options(data)?;
             Ok(0)
         }
         GETEVENTMSG => {
@@ -236,11 +258,36 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
     }
 }
 
+/// `PTRACE_O_*` out of an argument.
+fn options(given: u64) -> Result<u32, Errno> {
+    u32::try_from(given).ok().filter(|options| options & !OPTIONS == 0).ok_or(Errno::EINVAL)
+}
+
+/// `PTRACE_PEEKSIGINFO`: signals that are pending, by `struct ptrace_peeksiginfo_args`.
+fn peek_signals(task: &Arc<Task>, target: &Arc<Task>, arguments: u64, data: u64) -> SysResult {
+    const SHARED: u32 = 1;
+    let first: u64 = task.read(arguments)?;
+    let [flags, count]: [u32; 2] = task.read(arguments.wrapping_add(8))?;
+    let count = i32::try_from(count).map_err(|_| Errno::EINVAL)?;
+    if flags & !SHARED != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let pending = if flags & SHARED != 0 { target.process.signals.lock().pending.clone() } else { target.signals.lock().pending.clone() };
+    let wanted = pending.iter().skip(usize::try_from(first).unwrap_or(usize::MAX)).take(count as usize);
+    let mut done = 0;
+    for (index, info) in wanted.enumerate() {
+        task.write(data.wrapping_add((index * size_of::<Siginfo>()) as u64), info)?;
+        done += 1;
+    }
+    Ok(done)
+}
+
 fn go_on(target: &Arc<Task>, request: i64, data: u64) -> SysResult {
     let number = i32::try_from(data).ok().filter(|number| *number == 0 || signal::bit(*number) != 0).ok_or(Errno::EIO)?;
     match request {
         DETACH => ptrace::detach(target, number),
         SYSCALL => ptrace::resume(target, Resume::Call, number),
+        SYSEMU => ptrace::resume(target, Resume::Emulate, number),
         SINGLESTEP => ptrace::resume(target, Resume::Step, number),
         _ => ptrace::resume(target, Resume::Continue, number),
     }

@@ -149,6 +149,7 @@ fn syslog(task: &Arc<Task>, args: &Args) -> SysResult {
     const READ: i32 = 2;
     const READ_ALL: i32 = 3;
     const READ_CLEAR: i32 = 4;
+    const CONSOLE_LEVEL: i32 = 8;
     const SIZE_UNREAD: i32 = 9;
     const SIZE_BUFFER: i32 = 10;
     let action = args.int(0);
@@ -169,6 +170,7 @@ fn syslog(task: &Arc<Task>, args: &Args) -> SysResult {
             task.write_bytes(args.raw(1), tail)?;
             Ok(tail.len())
         }
+        CONSOLE_LEVEL if !(1..=8).contains(&args.int(2)) => Err(Errno::EINVAL),
         SIZE_UNREAD => Ok(0),
         SIZE_BUFFER => Ok(1 << 14),
         _ => Ok(0),
@@ -177,6 +179,9 @@ fn syslog(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn getcpu(task: &Arc<Task>, args: &Args) -> SysResult {
     let cpu = rustix::thread::sched_getcpu() as u32 % task.kernel.cpu_count();
+    let allowed = task.scheduling.lock().cpus(task.kernel.online_cpus());
+    // Where the task may not run by its own word, it does not run as far as it can tell.
+    let cpu = if allowed & 1 << cpu == 0 { allowed.trailing_zeros() } else { cpu };
     if args.raw(0) != 0 {
         task.write(args.raw(0), &cpu)?;
     }

@@ -44,6 +44,12 @@ pub fn decode_v4(bytes: &[u8]) -> Result<SocketAddr, Errno> {
     Ok(SocketAddr::new(IpAddr::V4(ip), u16::from_be_bytes([bytes[2], bytes[3]])))
 }
 
+/// What `bind(2)` of a v4 socket makes of an address without family: old programs name "any" so, and nothing else.
+pub fn any_of_old(domain: u32, bytes: &[u8]) -> Result<SocketAddr, Errno> {
+    let given = if domain == INET { decode_v4(bytes)? } else { return Err(Errno::EAFNOSUPPORT) };
+    if given.ip().is_unspecified() { Ok(given) } else { Err(Errno::EAFNOSUPPORT) }
+}
+
 fn decode_v6(bytes: &[u8]) -> Result<SocketAddr, Errno> {
     let bytes: &[u8; SIZE_INET6_SHORT] = bytes.first_chunk().ok_or(Errno::EINVAL)?;
     let mut ip = [0; 16];

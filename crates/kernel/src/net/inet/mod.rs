@@ -33,6 +33,8 @@ pub use udp::UdpSocket;
 const TCP: u32 = 6;
 /// `IPPROTO_UDP`.
 const UDP: u32 = 17;
+/// `IPPROTO_UDPLITE`.
+const UDP_LITE: u32 = 136;
 /// The highest number of a protocol, `IPPROTO_MPTCP`.
 const HIGHEST_PROTOCOL: u32 = 262;
 /// Ports below need a capability, unless `/proc/sys` says otherwise.
@@ -44,6 +46,8 @@ pub struct Inet {
     pub tcp: Arc<Ports<Weak<TcpSocket>>>,
     /// UDP's ports.
     pub udp: Arc<Ports<Weak<UdpSocket>>>,
+    /// Those of UDP-Lite, which differs by how much of a datagram is checked, and here by nothing.
+    pub udp_lite: Arc<Ports<Weak<UdpSocket>>>,
     /// Raw sockets and those for echo requests.
     pub packets: packets::RawSockets,
     /// Who joined which group.
@@ -59,6 +63,7 @@ impl Default for Inet {
         Self {
             tcp: Ports::new(false),
             udp: Ports::new(true),
+            udp_lite: Ports::new(true),
             packets: packets::RawSockets::default(),
             groups: groups::Groups::default(),
             connecting: Mutex::new(()),
@@ -81,13 +86,14 @@ pub fn choose(domain: u32, kind: u32, protocol: u32) -> Result<(Kind, u32), Errn
     }
 }
 
-/// A socket for packets or for echo requests; none if something else is asked for.
+/// A socket for packets, for echo requests or for UDP-Lite, which only our own loopback has; none if something else is asked for.
 fn packet_socket(task: &Task, domain: u32, kind: u32, protocol: u32) -> Option<Result<Arc<dyn Socket>, Errno>> {
     let space = Arc::clone(&task.namespaces().net);
     let inet = &space.net.inet;
     let kind = match (kind, protocol) {
         (2, ICMP) if domain == raw_net::AF_INET => Kind::Datagram,
         (2, ICMPV6) if domain == raw_net::AF_INET6 => Kind::Datagram,
+        (2, UDP_LITE) => return Some(Ok(UdpSocket::new(inet, domain, UDP_LITE))),
         (3, 0) => return Some(Err(Errno::EPROTONOSUPPORT)),
         (3, _) if !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_RAW) => return Some(Err(Errno::EPERM)),
         (3, _) => Kind::Raw,
@@ -128,7 +134,7 @@ pub fn socket(task: &Task, domain: u32, kind: u32, protocol: u32) -> Result<Arc<
     }
     match choose(domain, kind, protocol)? {
         (Kind::Stream, _) => Ok(TcpSocket::new(&net.inet, domain)),
-        _ => Ok(UdpSocket::new(&net.inet, domain)),
+        _ => Ok(UdpSocket::new(&net.inet, domain, UDP)),
     }
 }
 
@@ -193,6 +199,10 @@ fn set_special(base: &Base, bound: bool, level: i32, name: i32, value: &[u8]) ->
         (LEVEL_IP, 32) => Some(Ok(())),
         (LEVEL_IP, name) if IP_GROUPS.contains(&name) => Some(Err(Errno::ENODEV)),
         (LEVEL_IPV6, 20 | 21 | 42..=48) if base.domain == raw_net::AF_INET6 => Some(Err(Errno::ENODEV)),
+        // IP_TOS: of a connection's, congestion control has the last two bits.
+        (LEVEL_IP, 1) if base.kind == Kind::Stream => Some(int(level, value).map(|class| {
+            base.options.lock().set_number(level, name, class & 0xfc);
+        })),
         // IP_TTL: -1 is the default again.
         (LEVEL_IP, 2) if int(level, value) == Ok(0) => Some(Err(Errno::EINVAL)),
         _ => None,
@@ -205,7 +215,12 @@ fn special(base: &Base, connected: bool, level: i32, name: i32) -> Option<Result
     /// The loopback interface's, `lo`.
     const MTU: i32 = 65_536;
     let unset = |level, name| base.options.lock().number(level, name).is_none_or(|value| value == -1);
+    if level == LEVEL_IPV6 && base.domain != raw_net::AF_INET6 {
+        return None;
+    }
     match (level, name) {
+        // TCP_MAXSEG: what any two hosts can do, until they have agreed on more.
+        (super::options::LEVEL_TCP, 2) if !connected && unset(level, name) => Some(Ok(536_i32.to_ne_bytes().to_vec())),
         (LEVEL_IP, 14) | (LEVEL_IPV6, 24) if connected => Some(Ok(MTU.to_ne_bytes().to_vec())),
         (LEVEL_IP, 14) | (LEVEL_IPV6, 24) => Some(Err(Errno::ENOTCONN)),
         (LEVEL_IP, 2) | (LEVEL_IPV6, 16) if unset(level, name) => Some(Ok(64i32.to_ne_bytes().to_vec())),

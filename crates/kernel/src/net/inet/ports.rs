@@ -210,6 +210,13 @@ impl<T: Clone> Lease<T> {
         }
     }
 
+    /// `SO_REUSEADDR` was changed.
+    pub fn set_reuse(&self, reuse_address: bool) {
+        if let Some(entry) = self.ports.table.lock().entry(self.port, self.id) {
+            entry.claim.reuse_address = reuse_address;
+        }
+    }
+
     /// The part of the port that it has.
     pub fn claim(&self) -> Option<Claim> {
         self.ports.table.lock().entry(self.port, self.id).map(|entry| entry.claim)

@@ -25,6 +25,29 @@ use crate::wait::PollEvents;
 const MAX_BACKLOG: usize = 4096;
 const TCP_INFO: i32 = 11;
 const TCP_CONGESTION: i32 = 13;
+const TCP_LINGER2: i32 = 8;
+const TCP_DEFER_ACCEPT: i32 = 9;
+/// How congestion could be controlled, were there any; the first is the default.
+const CONGESTION: [&str; 2] = ["cubic", "reno"];
+/// `TCP_CA_NAME_MAX`.
+const CONGESTION_NAME: usize = 16;
+/// Seconds, Linux's `TCP_FIN_TIMEOUT_MAX`.
+const LONGEST_LINGER2: i32 = 120;
+
+/// Seconds that pass with whole attempts, each twice as long as the one before it, until `seconds` have passed.
+fn attempts_for(seconds: i32) -> i32 {
+    /// `TCP_RTO_MAX` in seconds.
+    const LONGEST: i32 = 120;
+    if seconds <= 0 {
+        return 0;
+    }
+    let (mut passed, mut next) = (1, 1);
+    while passed < seconds {
+        next = (next * 2).min(LONGEST);
+        passed += next;
+    }
+    passed
+}
 /// Readable.
 const IN: PollEvents = PollEvents::IN.union(PollEvents::RDNORM);
 /// Writable.
@@ -176,10 +199,9 @@ impl TcpSocket {
             Phase::Connecting => return Err(if nonblocking { Errno::EALREADY } else { Errno::EINPROGRESS }),
             Phase::Idle => {}
         }
-        state.failed = false;
         // An error left by an attempt that nobody waited for belongs to that attempt.
-        if let Some(errno) = self.base.endpoint.take_error() {
-            return Err(errno);
+        if std::mem::take(&mut state.failed) {
+            return Err(self.base.endpoint.take_error().unwrap_or(Errno::ECONNABORTED));
         }
         let to = address::target(to);
         super::check_route(&self.base, to.ip())?;
@@ -190,6 +212,10 @@ impl TcpSocket {
         state.local.set_ip(source);
         if let Some(lease) = &state.lease {
             lease.set_remote(source, Some(to));
+        }
+        if state.local == to {
+            self.join_itself(&mut state, to);
+            return Ok(());
         }
         let turn = self.inet.turn.fetch_add(1, Ordering::Relaxed);
         let listener = self.inet.tcp.listener(to, turn).and_then(|listener| listener.upgrade());
@@ -218,6 +244,15 @@ impl TcpSocket {
         }
         self.base.endpoint.writable();
         if nonblocking { Err(Errno::EINPROGRESS) } else { Ok(()) }
+    }
+
+    /// A socket that connects to where it is bound is its own peer.
+    fn join_itself(&self, state: &mut State, to: SocketAddr) {
+        let capacity = self.base.options.lock().receive_buffer as usize;
+        let channel = Channel::new(&self.base.endpoint, &self.base.endpoint, false, capacity);
+        state.phase =
+            Phase::Connected(Connection { incoming: Arc::clone(&channel), outgoing: channel, unannounced: false, refused: false });
+        state.remote = Some(to);
     }
 
     /// Back to how it was before `connect(2)`: a port that nobody chose is given up.
@@ -344,6 +379,7 @@ impl TcpSocket {
             Phase::Idle => TcpState::Close,
             Phase::Listening(_) => TcpState::Listen,
             Phase::Connecting => TcpState::SynSent,
+            Phase::Connected(connection) if connection.incoming.status(false).reset => TcpState::Close,
             Phase::Connected(connection) => {
                 match (connection.incoming.status(false).writer_done, connection.outgoing.status(false).writer_done) {
                     (false, false) => TcpState::Established,
@@ -370,6 +406,31 @@ impl TcpSocket {
         };
         let remote = state.remote.unwrap_or_else(|| address::any(self.base.domain));
         Some(Figures { local: state.local, remote, state: tcp, sending, receiving, v6: self.base.domain == raw_net::AF_INET6 })
+    }
+
+    /// Options of TCP's own that the table does not know; none if it is not one of these.
+    fn set_tcp_option(&self, level: i32, name: i32, value: &[u8]) -> Option<Result<(), Errno>> {
+        if level != LEVEL_TCP {
+            return None;
+        }
+        let number = || options::int(level, value);
+        let remember = |value| self.base.options.lock().set_number(level, name, value);
+        Some(match name {
+            TCP_CONGESTION => {
+                let wanted = value.split(|byte| *byte == 0).next().unwrap_or_default();
+                match CONGESTION.iter().position(|known| known.as_bytes() == wanted) {
+                    Some(index) => {
+                        remember(index as i32);
+                        Ok(())
+                    }
+                    None => Err(Errno::ENOENT),
+                }
+            }
+            // Linux counts in attempts, each twice as long as the one before.
+            TCP_DEFER_ACCEPT => number().map(|seconds| remember(attempts_for(seconds))),
+            TCP_LINGER2 => number().map(|seconds| remember(if seconds < 0 { -1 } else { seconds.min(LONGEST_LINGER2) })),
+            _ => return None,
+        })
     }
 
     fn send_checked(&self, source: &mut Source<'_>, urgent: bool) -> Result<usize, Errno> {
@@ -421,7 +482,7 @@ impl Socket for TcpSocket {
     fn bind(&self, task: &Arc<Task>, address: &[u8]) -> Result<(), Errno> {
         match self.decode(address)? {
             Given::Address(to) => self.bind_to(Some(task), to),
-            Given::Unspecified => Err(Errno::EAFNOSUPPORT),
+            Given::Unspecified => self.bind_to(Some(task), address::any_of_old(self.base.domain, address)?),
         }
     }
 
@@ -533,12 +594,15 @@ impl Socket for TcpSocket {
         if let Some(result) = super::set_special(&self.base, bound, level, name, value) {
             return result;
         }
-        if (level, name) == (LEVEL_TCP, TCP_CONGESTION) {
-            let known: [&[u8]; 2] = [b"cubic", b"reno"];
-            let wanted = value.split(|byte| *byte == 0).next().unwrap_or_default();
-            return if known.contains(&wanted) { Ok(()) } else { Err(Errno::ENOENT) };
+        if let Some(result) = self.set_tcp_option(level, name, value) {
+            return result;
         }
         options::set(&self.base, task, level, name, value)?;
+        if (level, name as u32) == (SOL_SOCKET, raw_net::SO_REUSEADDR)
+            && let Some(lease) = &self.state.lock().lease
+        {
+            lease.set_reuse(self.base.options.lock().has(raw_net::SO_REUSEADDR));
+        }
         if (level, name as u32) == (SOL_SOCKET, raw_net::SO_OOBINLINE)
             && let Some((incoming, _)) = self.channels()
         {
@@ -575,7 +639,12 @@ impl Socket for TcpSocket {
                 };
                 Ok(tcp_info::encode(state, waiting, backlog))
             }
-            (LEVEL_TCP, TCP_CONGESTION) => Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec()),
+            (LEVEL_TCP, TCP_CONGESTION) => {
+                let chosen = self.base.options.lock().number(level, name).unwrap_or(0) as usize;
+                let mut bytes = CONGESTION[chosen].as_bytes().to_vec();
+                bytes.resize(CONGESTION_NAME, 0);
+                Ok(bytes)
+            }
             (SOL_SOCKET, name) if name as u32 == raw_net::SO_ACCEPTCONN => {
                 let listens = matches!(self.state.lock().phase, Phase::Listening(_));
                 Ok(i32::from(listens).to_ne_bytes().to_vec())
@@ -604,7 +673,8 @@ impl Socket for TcpSocket {
         if incoming.urgent {
             events |= PollEvents::PRI;
         }
-        if incoming.readable || reads_end {
+        let enough = self.base.options.lock().number(SOL_SOCKET, raw_net::SO_RCVLOWAT as i32).unwrap_or(1);
+        if incoming.readable && incoming.bytes >= enough as usize || reads_end || incoming.reset {
             events |= IN;
         }
         if reads_end {

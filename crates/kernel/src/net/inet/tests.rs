@@ -154,7 +154,7 @@ fn v6_sockets_take_v4_peers_unless_told_not_to() {
 #[test]
 fn datagrams_find_their_socket() {
     let inet = Arc::new(Inet::default());
-    let (server, client) = (UdpSocket::new(&inet, INET), UdpSocket::new(&inet, INET));
+    let (server, client) = (UdpSocket::new(&inet, INET, super::UDP), UdpSocket::new(&inet, INET, super::UDP));
     server.bind_to(None, at(53)).unwrap();
     send_to(&client, b"ask", at(53)).unwrap();
     let mut buffer = [0; 9];
@@ -166,7 +166,7 @@ fn datagrams_find_their_socket() {
     assert_eq!(receive(&*client, 3), Err(Errno::EAGAIN));
 
     client.connect_to(None, at(53)).unwrap();
-    let other = UdpSocket::new(&inet, INET);
+    let other = UdpSocket::new(&inet, INET, super::UDP);
     send_to(&other, b"stranger", from).unwrap();
     assert_eq!(receive(&*client, 9), Err(Errno::EAGAIN));
     send(&*client, b"more").unwrap();

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use super::address::{self, Given};
 use super::ancillary::{self, Route, Wishes};
 use super::groups::{self, Membership};
-use super::ports::Lease;
+use super::ports::{Lease, Ports};
 use super::reports::{IP_RECVERR, IPV6_RECVERR, Reports};
-use super::{Inet, UDP};
+use super::{Inet, UDP_LITE};
 use crate::io::{Destination, Source};
 use crate::net::inbox::{Datagram, Inbox};
 use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
@@ -49,18 +49,22 @@ pub struct UdpSocket {
 
 impl UdpSocket {
     /// A socket without a port.
-    pub fn new(inet: &Arc<Inet>, domain: u32) -> Arc<Self> {
+    pub fn new(inet: &Arc<Inet>, domain: u32, protocol: u32) -> Arc<Self> {
         let any = address::any(domain);
         let membership = Membership::default();
         let state = State { lease: None, local: any, bound: any.ip(), remote: None, reads_ended: false, writes_ended: false, membership };
         Arc::new_cyclic(|this| Self {
-            base: Base::new(domain, Kind::Datagram, UDP),
+            base: Base::new(domain, Kind::Datagram, protocol),
             inet: Arc::clone(inet),
             state: Mutex::new(state),
             inbox: Inbox::default(),
             reports: Reports::default(),
             this: this.clone(),
         })
+    }
+
+    fn ports(&self) -> &Arc<Ports<Weak<Self>>> {
+        if self.base.protocol == UDP_LITE { &self.inet.udp_lite } else { &self.inet.udp }
     }
 
     /// `bind(2)`.
@@ -77,7 +81,7 @@ impl UdpSocket {
 
     fn lease(&self, state: &mut State, task: Option<&Arc<Task>>, to: SocketAddr) -> Result<(), Errno> {
         let uid = task.map_or(0, |task| task.credentials().euid);
-        let lease = self.inet.udp.bind(super::claim(&self.base, to.ip(), uid), to.port(), self.this.clone())?;
+        let lease = self.ports().bind(super::claim(&self.base, to.ip(), uid), to.port(), self.this.clone())?;
         state.local = SocketAddr::new(to.ip(), lease.port);
         state.lease = Some(lease);
         Ok(())
@@ -197,7 +201,7 @@ impl UdpSocket {
         if to_group && self.base.options.lock().number(level, name) == Some(0) {
             return Ok(());
         }
-        for receiver in self.inet.udp.receivers(route.to, route.from).iter().filter_map(Weak::upgrade) {
+        for receiver in self.ports().receivers(route.to, route.from).iter().filter_map(Weak::upgrade) {
             if !to_group || receiver.hears(route.to.ip()) {
                 receiver.put(&mut Source::own(bytes), route, sender, &self.base)?;
             }
@@ -211,7 +215,7 @@ impl UdpSocket {
             let bytes = source.take_vec(source.remaining())?;
             return self.send_to_many(&bytes, route, sender);
         }
-        match self.inet.udp.receiver(route.to, route.from).and_then(|receiver| receiver.upgrade()) {
+        match self.ports().receiver(route.to, route.from).and_then(|receiver| receiver.upgrade()) {
             Some(receiver) => receiver.put(source, route, sender, &self.base),
             None => self.unreachable(source, route, connected),
         }
@@ -238,7 +242,7 @@ impl UdpSocket {
         let length = (bytes.len() + PACKET_HEADER) as u16;
         let mut packet = [route.from.port().to_be_bytes(), route.to.port().to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
         packet.extend(bytes);
-        self.inet.packets.show(route, UDP, &packet);
+        self.inet.packets.show(route, self.base.protocol, &packet);
     }
 
     /// Own and peer's address, bytes that wait, and whether it is a v6 socket, for `/proc/net/udp`; none without a port.
@@ -262,7 +266,7 @@ impl Socket for UdpSocket {
     fn bind(&self, task: &Arc<Task>, address: &[u8]) -> Result<(), Errno> {
         match address::decode(self.base.domain, address)? {
             Given::Address(to) => self.bind_to(Some(task), to),
-            Given::Unspecified => Err(Errno::EAFNOSUPPORT),
+            Given::Unspecified => self.bind_to(Some(task), address::any_of_old(self.base.domain, address)?),
         }
     }
 
