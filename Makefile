@@ -24,7 +24,7 @@ soak: build  ## Hostile programs for minutes rather than seconds
 
 programs: build  ## Large programs and their own suites, inside and outside
 	@.ci/need acl attr bubblewrap busybox cargo git golang-go libpython3.11-testsuite mount python3-pip python3-venv stress-ng util-linux \
-		chromium curl gcc iproute2 iputils-ping netcat-openbsd nginx-light nodejs npm openjdk-17-jdk-headless openssh-client openssh-server \
+		chromium curl gcc iproute2 iputils-ping nginx-light nodejs npm openjdk-17-jdk-headless openssh-client openssh-server \
 		openssl passwd redis-server redis-tools wrk
 	$(PYTEST) -m programs
 
