@@ -89,6 +89,7 @@ impl Kernel {
             mounts: Default::default(),
             namespaces: Default::default(),
             platform: Box::new(platform),
+            requested: Default::default(),
             tasks: Default::default(),
             system: Default::default(),
             terminals: Arc::default(),

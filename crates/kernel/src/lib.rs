@@ -54,6 +54,8 @@ pub struct Kernel {
     pub namespaces: std::sync::OnceLock<namespace::Set>,
     /// How guests run.
     pub platform: Box<dyn Platform>,
+    /// Programs that were started by requests of the control socket.
+    pub requested: std::sync::atomic::AtomicU32,
     /// Tasks and processes.
     pub tasks: TaskTable,
     /// Names, sysctls, figures of the machine as a whole.

@@ -88,8 +88,8 @@ impl Machine for Guest {
         self.kernel.spawn(program).map_err(|error| not_started(&name, &workdir, error))
     }
 
-    fn prepare(&self) {
-        self.kernel.platform.prepare();
+    fn expect_more(&self) {
+        self.kernel.requested.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn on_exit(&self, pid: i32, then: OnExit) -> Result<(), Errno> {

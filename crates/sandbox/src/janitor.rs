@@ -37,9 +37,14 @@ impl Janitor {
         }
     }
 
+    /// Lets it go, without waiting for that: nothing is left that it would have to do.
+    pub fn release(&self) {
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+    }
+
     /// Ends it: the supervisor has cleaned up.
     pub fn dismiss(self) {
-        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        self.release();
         let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
     }
 }

@@ -26,8 +26,8 @@ pub type OnChange = Box<dyn Fn(&str, &'static str) -> bool + Send + Sync>;
 pub trait Machine: Send + Sync {
     /// Starts a program; answers its number.
     fn spawn(&self, program: Program) -> Result<i32, Failure>;
-    /// Makes beforehand what the next spawn needs, when there is time for it.
-    fn prepare(&self) {}
+    /// A request has started a program, and more may come: what the next needs is made beforehand, when there is time for it.
+    fn expect_more(&self) {}
     /// Calls back when a process has ended, at once if it has already. `ESRCH` if there is none.
     fn on_exit(&self, pid: i32, then: OnExit) -> Result<(), Errno>;
     /// Sets who hears what the kernel has to say to the user; only the first counts.

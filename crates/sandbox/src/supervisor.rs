@@ -212,7 +212,10 @@ impl<'a> Supervisor<'a> {
                 self.end = self.end.take().or(Some(End::Exited(result)));
                 if self.lifeline.is_none() {
                     // Meanwhile the kernel process dies. Whoever holds a lifeline may take the directory's end for the sandbox's.
-                    let _ = crate::state::remove_directory(&self.sandbox.remnants.directory);
+                    let removed = crate::state::remove_directory(&self.sandbox.remnants.directory);
+                    if removed.is_ok() && self.sandbox.remnants.cgroups.is_empty() {
+                        self.sandbox.janitor.release();
+                    }
                 }
             }
             Ok(news @ News::Notice { .. }) => self.pass_notice(&news),

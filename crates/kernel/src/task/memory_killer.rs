@@ -32,13 +32,21 @@ pub fn start(kernel: &Arc<Kernel>) -> std::io::Result<()> {
     let memory = Arc::clone(&kernel.memory);
     let kernel = Arc::downgrade(kernel);
     let watch = move || {
+        let mut served = 0;
         while let Some(kernel) = kernel.upgrade() {
-            let pause = look(&kernel);
+            std::thread::sleep(look(&kernel));
+            // By now whoever was started by a request is on its way, and there is time for the next.
+            let requested = kernel.requested.load(Ordering::Relaxed);
+            if requested != std::mem::replace(&mut served, requested) {
+                kernel.platform.prepare();
+            }
             drop(kernel);
-            std::thread::sleep(pause);
             load::wait_until_running(IDLE_AFTER, || {
                 memory.trim();
-                thrift::give_back();
+                // Who is driven by requests is to answer the next one at once.
+                if requested == 0 {
+                    thrift::give_back();
+                }
             });
         }
     };

@@ -191,6 +191,7 @@ fn become_stub(slots: i32, slot: u32, program: &[libc::sock_filter], rseq: Optio
     };
     let address = Slots::guest_address(slot);
     call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64, 0, 0, 0, 0]);
+    call(libc::SYS_prctl, [libc::PR_SET_NAME as u64, c"cloudpilot-stub".as_ptr() as u64, 0, 0, 0, 0]);
     if let Some((area, size)) = rseq {
         call(libc::SYS_rseq, [area, u64::from(size), RSEQ_FLAG_UNREGISTER, RSEQ_SIGNATURE, 0, 0]);
     }

@@ -61,17 +61,19 @@ pub struct Systrap {
 }
 
 impl Systrap {
-    /// Prepares the stub's page and the first stub, which grows up meanwhile. Call before the kernel process installs its own filter, and
+    /// Prepares the stub's page, and has the first stub born and grow up meanwhile. Call before the kernel process installs its own filter, and
     /// [`settle`](Platform::settle) then. `vdso` comes from [`find_vdso`]. `on_interference` is told when somebody on the host kills or stops a
     /// stub.
     pub fn new(memory: i32, vdso: Option<&'static HostVdso>, on_interference: OnInterference) -> io::Result<Self> {
         birth::map_stub_code()?;
         let shared = Arc::new(Shared { slots: Slots::new()?, memory, vdso: vdso.and_then(birth::moved) });
-        let born = birth::FirstStub::bear(&shared, vdso)?;
         let nursery = Arc::new(OnceLock::new());
         let (reaped, filled) = (Arc::clone(&shared), Arc::clone(&nursery));
         let work = move || {
-            let grown = filled.get_or_init(|| born.grow_up(&reaped).map(|zygote| Mutex::new(Nursery { zygote, spare: None })));
+            // The host kills a stub when the thread that bore it ends: this one lives as long as the process.
+            let born = birth::FirstStub::bear(&reaped, vdso);
+            let grown = born.and_then(|born| born.grow_up(&reaped)).map(|zygote| Mutex::new(Nursery { zygote, spare: None }));
+            let grown = filled.get_or_init(|| grown);
             if let Ok(nursery) = grown {
                 nursery.lock().prepare();
             }
@@ -101,7 +103,8 @@ impl Platform for Systrap {
     fn settle(&self) -> io::Result<()> {
         match self.nursery.wait() {
             Ok(_) => Ok(()),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            // The error stays where it is for later questions.
+            Err(error) => Err(error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)),
         }
     }
 

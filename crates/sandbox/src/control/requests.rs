@@ -219,7 +219,7 @@ fn exec(connection: &Arc<Connection>, id: &Value, params: Value, descriptors: Ve
     if let Some(pid) = pid {
         // It is our child until somebody waits for it, so it cannot be unknown.
         let _ = announce_exit(connection, pid);
-        connection.server.machine.prepare();
+        connection.server.machine.expect_more();
     }
 }
 
