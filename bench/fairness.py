@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 
 from bench import load, services
@@ -9,7 +10,8 @@ from bench.report import Cell, Row, Table
 
 CROWD = 1000
 LIMIT = 10
-SECONDS = 4.0
+ROUNDS = 3
+SECONDS = 2.0
 _SLEEP = "import time\ndef handler(event, context):\n    time.sleep(0.2)\n    return event\n"
 
 
@@ -25,17 +27,25 @@ def measure(_peers: object = None) -> Table:
         request, noise = cloud.call_request("quiet"), cloud.call_request("loud", key=other["key"])
         load.run(cloud.port, LIMIT, 1.0, noise)
         load.run(cloud.port, 1, 1.0, request)
-        alone = load.run(cloud.port, 1, SECONDS, request)
-        results: list[load.Load] = []
-        crowd = threading.Thread(target=lambda: results.append(load.run(cloud.port, CROWD, 0.0, noise)))
-        crowd.start()
-        beside = load.run(cloud.port, 1, SECONDS, request)
-        crowd.join()
-    [crowded] = results
+        alone: list[load.Load] = []
+        beside: list[load.Load] = []
+        crowds: list[load.Load] = []
+        for _ in range(ROUNDS):
+            alone.append(load.run(cloud.port, 1, SECONDS, request))
+            crowd = threading.Thread(target=lambda: crowds.append(load.run(cloud.port, CROWD, 0.0, noise)))
+            crowd.start()
+            beside.append(load.run(cloud.port, 1, SECONDS, request))
+            crowd.join()
+    columns = {"alone": alone, "beside the crowd": beside}
+    crowded = sorted(crowds, key=lambda each: each.others)[ROUNDS // 2]
     rows = [
-        Row("median", "ms", {"alone": Cell(alone.median), "beside the crowd": Cell(beside.median)}),
-        Row("99 %", "ms", {"alone": Cell(alone.slowest), "beside the crowd": Cell(beside.slowest)}),
+        Row("median", "ms", {name: Cell(statistics.median(each.median for each in loads)) for name, loads in columns.items()}),
+        Row("99 %", "ms", {name: Cell(statistics.median(each.slowest for each in loads)) for name, loads in columns.items()}),
         Row("the crowd: answered 200", "", {"beside the crowd": Cell(float(crowded.calls - crowded.others))}),
         Row("the crowd: refused (429)", "", {"beside the crowd": Cell(float(crowded.others))}),
     ]
-    return Table(f"A quiet tenant's calls while another sends {CROWD} at once against a limit of {LIMIT}", rows)
+    return Table(
+        f"A quiet tenant's calls while another sends {CROWD} at once against a limit of {LIMIT}",
+        rows,
+        [f"medians of {ROUNDS} rounds in turns"],
+    )
