@@ -51,6 +51,7 @@ fn faults_tell_address_and_access() {
     assert_eq!(thread.run(&mut registers, &mut || {}), Stop::Fault { address: 0x60_0008, access: Access::Write });
     registers.rdi = DATA;
     assert_eq!(thread.run(&mut registers, &mut || {}), Stop::Fault { address: 0x70_0000, access: Access::Execute });
+    thread.finish(true);
 }
 
 fn a_fork_has_its_own_registers_and_the_same_mappings() {
@@ -73,6 +74,11 @@ fn a_fork_has_its_own_registers_and_the_same_mappings() {
     assert_eq!(empty.run(&mut own, &mut || {}), Stop::Fault { address: CODE, access: Access::Execute });
     thread.set_fs_base(0x1234_5000).expect("set");
     assert_eq!(thread.fs_base().expect("get"), 0x1234_5000);
+    // Outside of a namespace of their own, stubs outlive the process that they served.
+    sibling.finish(false);
+    for last in [child, empty, thread] {
+        last.finish(true);
+    }
 }
 
 fn an_endless_loop_can_be_interrupted_and_killed() {
