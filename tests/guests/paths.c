@@ -53,6 +53,8 @@ static void opening(void) {
     ERR("create dot", open("d/.", O_CREAT | O_RDONLY, 0644), EISDIR);
     ERR("create dotdot", open("d/..", O_CREAT | O_WRONLY, 0644), EISDIR);
     ERR("create an existing file with a slash", open("f/", O_CREAT | O_WRONLY, 0644), EISDIR);
+    ERR("create through a link with a slash", open("lf/", O_CREAT | O_WRONLY, 0644), EISDIR);
+    ERR("create through a dangling link with a slash", open("lnone/", O_CREAT | O_WRONLY, 0644), EISDIR);
     ERR("truncate a directory", open("d", O_RDONLY | O_TRUNC), EISDIR);
     ERR("write a directory", open("d", O_RDWR), EISDIR);
     ERR("tmpfile without a directory", open("f", O_TMPFILE | O_RDWR, 0600), ENOTDIR);

@@ -115,6 +115,10 @@ impl<'a> Walk<'a> {
                 let at = self.step(&parent.directory, &parent.component)?;
                 return Ok((parent, Some(at)));
             }
+            // A file is not made where a directory is named, nor through a link that is named so.
+            if parent.trailing_slash {
+                return Err(Errno::EISDIR);
+            }
             let at = match self.step(&parent.directory, &parent.component) {
                 Ok(at) => at,
                 Err(Errno::ENOENT) => return Ok((parent, None)),
