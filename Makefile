@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 PYTEST := .venv/bin/pytest
 
-.PHONY: demo build test soak programs bench lint clean
+.PHONY: demo build test soak programs base bench lint clean
 
 demo: build  ## Build, run the main job, print the times
 	@.venv/bin/python tests/demo.py
@@ -14,9 +14,9 @@ build:  ## Leave the package in .venv, with .venv/bin/pilot
 	@$(MAKE) -s .venv/installed
 
 test: build  ## Everything but the soak
-	@.ci/need gcc libc6-dev make git perl python3 python3-venv sqlite3 gzip xz-utils zstd procps awscli
+	@.ci/need gcc libc6-dev make git perl python3 python3-venv sqlite3 gzip xz-utils zstd procps awscli busybox
 	cargo test -q --locked --workspace
-	$(PYTEST) -n 2 -m "not soak and not programs"
+	$(PYTEST) -n 2 -m "not soak and not programs and not base"
 
 soak: build  ## Hostile programs for minutes rather than seconds
 	@.ci/need gcc libc6-dev
@@ -27,6 +27,10 @@ programs: build  ## Large programs and their own suites, inside and outside
 		chromium curl gcc iproute2 iputils-ping nginx-light nodejs npm openjdk-17-jdk-headless openssh-client openssh-server \
 		openssl passwd redis-server redis-tools wrk
 	$(PYTEST) -m programs
+
+base: build  ## Make the image `base` out of Debian's packages, and use it
+	@.ci/need mmdebstrap
+	$(PYTEST) -m base
 
 bench: build  ## Measure, beside the peers
 	.venv/bin/python -m bench --csv target/bench
