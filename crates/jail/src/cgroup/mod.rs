@@ -18,12 +18,17 @@ use rustix::process::Pid;
 use crate::JailError;
 pub use find::{Hierarchies, Version1};
 
-/// Host memory that a sandbox may take beyond its guest's: our kernel's own objects and stacks, page tables, the stubs. Larger than any
-/// of that for a guest within its process limit, so that our own out-of-memory killer always comes first.
+/// Host memory that a sandbox may take beyond its guest's: our kernel's own objects and stacks, page tables, the stubs. With what each process
+/// may take it is larger than any of that for a guest within its process limit, so that our own out-of-memory killer always comes first.
 const MEMORY_OVERHEAD: u64 = 256 << 20;
-/// Host threads per guest thread (its stub's and our kernel's), and those of a kernel process without guests.
+/// What each guest process may take of it: 0.2 MiB were measured for forks of Python, most of it page tables and the host's own stacks.
+const PROCESS_OVERHEAD: u64 = 320 << 10;
+/// Host threads per guest thread (its stub's and our kernel's), and those of a kernel process without guests, with those of the programs that
+/// the outside may start though the guest uses all that it may.
 const THREADS_PER_GUEST: u64 = 2;
-const THREADS_OWN: u64 = 128;
+const THREADS_OWN: u64 = 256;
+/// Guest processes where nothing is said, as the kernel has it.
+const USUAL_PROCESSES: u64 = 4096;
 /// The period in which a share of CPU time is counted, microseconds: the host's default.
 const PERIOD: u64 = 100_000;
 /// Smallest quota that the host takes, microseconds.
@@ -49,7 +54,8 @@ impl Limits {
     }
 
     fn memory(&self) -> Option<u64> {
-        self.memory_bytes.map(|bytes| bytes.saturating_add(MEMORY_OVERHEAD))
+        let processes = self.processes.unwrap_or(USUAL_PROCESSES).saturating_mul(PROCESS_OVERHEAD);
+        self.memory_bytes.map(|bytes| bytes.saturating_add(MEMORY_OVERHEAD).saturating_add(processes))
     }
 
     fn quota(&self) -> Option<u64> {

@@ -8,6 +8,7 @@ use cloudpilot_platform::{GuestThread, SpawnError};
 use parking_lot::Mutex;
 
 use super::{FsContext, Parts, Process, Task, workers};
+use crate::Kernel;
 use crate::fs::pidfd;
 use crate::mm::Mm;
 use crate::namespace;
@@ -99,7 +100,7 @@ impl VforkParent {
 pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno> {
     arguments.check()?;
     let kernel = &task.kernel;
-    if kernel.tasks.count() > kernel.limits.processes as usize || over_limit(task) {
+    if !has_room(kernel, &task.command) || over_limit(task) {
         return Err(Errno::EAGAIN);
     }
     if arguments.tid.is_some_and(|tid| kernel.tasks.is_taken(tid)) {
@@ -152,6 +153,17 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
         ptrace::at_event(task, ptrace::EVENT_VFORK_DONE, tid as u64);
     }
     Ok(tid)
+}
+
+/// Tasks beyond the limit, for programs that the outside starts while the guest uses all: it can look, and kill.
+const OUTSIDE_RESERVE: usize = 64;
+/// Tasks of one such program that may come from the reserve; what has more is the guest's own work.
+const SMALL_COMMAND: usize = 8;
+
+/// Whether there may be another task, made by a program that the outside started.
+pub(super) fn has_room(kernel: &Kernel, command: &Arc<()>) -> bool {
+    let (count, limit) = (kernel.tasks.count(), kernel.limits.processes as usize);
+    count <= limit || (count <= limit + OUTSIDE_RESERVE && Arc::strong_count(command) <= SMALL_COMMAND)
 }
 
 /// `RLIMIT_NPROC` counts tasks of the user; root is exempt, as on Linux.
@@ -214,6 +226,7 @@ fn assemble(task: &Arc<Task>, arguments: &CloneArguments, tid: i32, mm: Arc<Mm>,
         signals,
         name: task.name.lock().clone(),
         scheduling: task.scheduling.lock().inherited(),
+        command: Arc::clone(&task.command),
     });
     child.seccomp.inherit(&task.seccomp);
     child.is_filtered.store(task.is_filtered.load(Ordering::SeqCst), Ordering::SeqCst);

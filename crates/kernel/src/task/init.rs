@@ -38,6 +38,7 @@ pub fn create(kernel: &Arc<Kernel>, root: Path) -> Result<Arc<Task>, Errno> {
         signals: TaskSignals::default(),
         name: NAME.to_vec(),
         scheduling: super::scheduling::Scheduling::default(),
+        command: Arc::default(),
     });
     // It sleeps for ever, as far as anybody can see.
     task.parker.set_sleeping();

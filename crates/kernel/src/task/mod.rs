@@ -121,6 +121,8 @@ pub struct Task {
     pub vfork: Mutex<Option<Arc<clone::VforkParent>>>,
     /// `PR_SET_PDEATHSIG`.
     pub parent_death_signal: AtomicI32,
+    /// Shared by all tasks that come from one program that the outside started: how many hold it is how many there are.
+    pub command: Arc<()>,
     /// Nanoseconds spent in the guest, and in the kernel on its behalf.
     pub user_ns: AtomicU64,
     /// Since when the guest runs, on the monotonic clock; 0 while it does not.
@@ -173,6 +175,8 @@ pub struct Parts {
     pub name: Vec<u8>,
     /// Policy, priority, affinity.
     pub scheduling: scheduling::Scheduling,
+    /// See [`Task::command`].
+    pub command: Arc<()>,
 }
 
 /// A sleep to be taken up again after a stop, `restart_syscall(2)`.
@@ -202,6 +206,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             vfork: Mutex::new(None),
             parent_death_signal: AtomicI32::new(0),
+            command: parts.command,
             user_ns: AtomicU64::new(0),
             guest_since: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),

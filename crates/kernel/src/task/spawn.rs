@@ -116,7 +116,8 @@ impl Exits {
 impl Kernel {
     /// Starts a program in a session of its own; answers its number.
     pub fn spawn(self: &Arc<Self>, program: Program) -> Result<i32, SpawnError> {
-        if self.tasks.count() > self.limits.processes as usize {
+        let command = Arc::default();
+        if !super::clone::has_room(self, &command) {
             return Err(SpawnError::Failed(Errno::EAGAIN));
         }
         let init = self.init().ok_or(Errno::ESRCH)?;
@@ -163,6 +164,7 @@ impl Kernel {
             signals: TaskSignals::default(),
             name: Vec::new(),
             scheduling: super::scheduling::Scheduling::default(),
+            command,
         });
         {
             let mut family = process.family.lock();
