@@ -82,12 +82,13 @@ def test_what_programs_for_e2b_do(service: Service, tmp_path: Path) -> None:
     with Sandbox.create("site", timeout=120) as sandbox:
         # It listens already.
         assert sandbox.commands.run("curl -s localhost:8000/index.html").stdout == "hello\n"
-        sandbox.files.write("data.json", '{"n": [1, 2, 3]}')
+        # Files are found from the home, commands begin in the directory of the template.
+        sandbox.files.write("site/data.json", '{"n": [1, 2, 3]}')
         code = "const d = require('./data.json'); console.log(d.n.reduce((a, b) => a + b))"
-        sandbox.files.write("sum.js", code)
+        sandbox.files.write("site/sum.js", code)
         assert sandbox.commands.run("node sum.js").stdout == "6\n"
         assert sandbox.commands.run('python3 -c \'import json; print(sum(json.load(open("data.json"))["n"]))\'').stdout == "6\n"
         lines: list[str] = []
         sandbox.commands.run("for i in 1 2 3; do echo $i; sleep 0.1; done", on_stdout=lines.append)
         assert "".join(lines).split() == ["1", "2", "3"]
-        assert {"app.py", "index.html", "data.json"} <= {entry.name for entry in sandbox.files.list(".")}
+        assert {"app.py", "index.html", "data.json"} <= {entry.name for entry in sandbox.files.list("site")}
