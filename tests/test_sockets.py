@@ -32,6 +32,14 @@ def test_packets_look_as_on_the_host(pilot: Pilot, guests: Path) -> None:
     assert got.splitlines() == expected.splitlines()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="some options need root on the host, too")
+def test_connections_end_as_on_the_host(pilot: Pilot, guests: Path) -> None:
+    """States, half-closed connections, resets, refusals, sockets that connect to themselves, names, and what options take and show."""
+    expected = subprocess.run([guests / "connections"], capture_output=True, check=True, timeout=30).stdout.decode()
+    got = pilot.output("-v", f"{guests}:/guests:ro", "--", "/guests/connections")
+    assert got.splitlines() == expected.splitlines()
+
+
 def test_echo_requests_without_privilege(pilot: Pilot) -> None:
     """What `ping` of an ordinary user does; hosts may forbid it, the sandbox has no reason to."""
     out = pilot.output("--user", "1000:1000", "--", "python3", "-c", PING)

@@ -69,6 +69,7 @@ impl CloneArguments {
             return Err(Errno::EINVAL);
         }
         let contradiction = self.has(raw::CLONE_THREAD) && self.flags & u64::from(raw::CLONE_NEWUSER | raw::CLONE_NEWPID) != 0
+            || self.has(raw::CLONE_SYSVSEM) && self.has(raw::CLONE_NEWIPC)
             || self.has(raw::CLONE_THREAD) && !self.has(raw::CLONE_SIGHAND)
             || self.has(raw::CLONE_SIGHAND) && !self.has(raw::CLONE_VM)
             || self.exit_signal > crate::signal::HIGHEST as u64
