@@ -134,7 +134,7 @@ def test_a_caller_who_goes_leaves_nothing(staged: Callable[..., None]) -> None:
         stage.serving = lambda *_: asyncio.sleep(3600)  # type: ignore[assignment,return-value]
         function = stage.function()
         calls = [asyncio.ensure_future(stage.pools.invoke(function, b"1")) for _ in range(30)]
-        await eventually(lambda: len(stage.instances) == MOST_INSTANCES)
+        await eventually(lambda: sum(each.at_once for each in stage.instances) == MOST_INSTANCES)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
