@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 PYTEST := .venv/bin/pytest
 
-.PHONY: demo build test soak programs base bench lint clean
+.PHONY: demo build test soak programs base fuzz-short fuzz bench lint clean
 
 demo: build  ## Build, run the main job, print the times
 	@.venv/bin/python tests/demo.py
@@ -31,6 +31,14 @@ programs: build  ## Large programs and their own suites, inside and outside
 base: build  ## Make the image `base` out of Debian's packages, and use it
 	@.ci/need mmdebstrap
 	$(PYTEST) -m base
+
+fuzz-short:  ## Fuzzing, a minute a target
+	@.ci/need g++ gcc libc6-dev python3
+	python3 fuzz/run.py --seconds 60
+
+fuzz:  ## Fuzzing, an hour a target
+	@.ci/need g++ gcc libc6-dev python3
+	python3 fuzz/run.py --seconds 3600
 
 bench: build  ## Measure, beside the peers
 	.venv/bin/python -m bench --csv target/bench

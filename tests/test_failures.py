@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Pilot, eventually, process_lives, sandboxes_left
+from harness import REPOSITORY, Pilot, eventually, process_lives, sandboxes_left
 
 from cloudpilot import Sandbox, SandboxException
 
@@ -126,6 +126,31 @@ def test_the_sdk_raises_with_the_reason(pilot: Pilot, bystander: None) -> None:
         assert time.monotonic() - begin < PATIENCE
 
 
+BROKEN = REPOSITORY / "target/x86_64-unknown-linux-gnu/debug/examples/failing_kernel"
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("panic", b"crashed: panicked at"),
+        ("overflow", b"crashed by signal 11"),
+        ("fault", b"memory fault at"),
+        ("abort", b"memory fault"),
+        ("memory", b"memory allocation of 70368744177664 bytes failed"),
+        ("call", b"its jail forbids"),
+    ],
+)
+def test_a_thread_of_the_kernel_breaks(pilot: Pilot, bystander: None, state: Path, way: str, said: bytes) -> None:
+    """By a build of the binary, made by `cargo test`, whose kernel threads break as the program's last argument says."""
+    if not BROKEN.is_file():
+        pytest.skip("`cargo test` has not built the example `failing_kernel`")
+    result = pilot.run("--", "sh", "-c", "exit 3", way, env={**os.environ, "CLOUDPILOT_SANDBOX_BINARY": str(BROKEN)})
+    assert result.returncode == 125, result
+    assert said in result.stderr
+    assert b"hint: " in result.stderr
+    eventually(lambda: len(sandboxes_left(state)) == 1)
+
+
 def test_a_control_group_that_is_full(pilot: Pilot, start: Start, bystander: None) -> None:
     """The host has less memory than the sandbox was promised: its out-of-memory killer ends a part of it."""
     process = start(
@@ -151,6 +176,19 @@ def test_a_control_group_that_is_full(pilot: Pilot, start: Start, bystander: Non
     process.stdin = None
     said = reason(process)
     assert b"memory" in said
+
+
+def test_the_hosts_limits_stand_behind_ours(pilot: Pilot) -> None:
+    """Private memory and processes that our kernel does not know of are bounded without control groups, too; stubs inherit that."""
+    assert pilot.run("--detach", "--name", "box", "--memory", "64m", "--pids", "50", "sleep", "1000").returncode == 0
+    kernel = kernel_of(pilot, "box")
+    for pid in (kernel, *stubs_of(kernel)):
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}
+        assert int(limits["Max data size"][1]) < 400 << 20
+        assert int(limits["Max processes"][1]) < 1000
+        assert limits["Max core file size"][:2] == ["0", "0"]
+    assert pilot("kill", "box").returncode == 0
 
 
 def test_few_descriptors(pilot: Pilot, tmp_path: Path, bystander: None) -> None:

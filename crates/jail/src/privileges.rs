@@ -51,9 +51,30 @@ pub fn die_with_parent() -> Result<(), JailError> {
         .map_err(|error| JailError::new("Cannot tie the kernel process to its supervisor", error))
 }
 
+/// Memory of its own that a kernel process may take beyond what its guests may have: its objects, and the stacks of threads apart from theirs.
+const OWN_MEMORY: u64 = 256 << 20;
+/// The same for each guest thread: the stack of its kernel thread with room, most of which is never touched.
+const MEMORY_PER_GUEST: u64 = 512 << 10;
+/// Host threads per guest thread (its stub's and our kernel's), and those of a kernel process without guests: clients, transfers, connections.
+const THREADS_PER_GUEST: u64 = 2;
+const THREADS_OWN: u64 = 512;
+/// The first Linux that counts processes per user namespace. Before, all processes of the starter count, and a limit would be hit by others.
+const COUNTS_BY_NAMESPACE: (u32, u32) = (5, 14);
+
+/// What the guests of a kernel process may have.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestLimits {
+    /// Processes and threads.
+    pub processes: u32,
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+}
+
 /// Limits of a kernel process, by the host: no core dumps (they would hold the guest's secrets), as many descriptors as its starter may have,
-/// since each file that the guest opens on the host costs one. And no umask: each guest process has its own.
-pub fn set_limits() -> Result<(), JailError> {
+/// since each file that the guest opens on the host costs one. Private memory and processes are limited as the guest's are, with room: control
+/// groups do that better, but not everybody has them, and stubs, which inherit this, can make both without our kernel's knowledge. And no umask: each
+/// guest process has its own.
+pub fn set_limits(guest: GuestLimits) -> Result<(), JailError> {
     rustix::process::umask(rustix::fs::Mode::empty());
     let set = |resource, current, maximum| {
         rustix::process::setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
@@ -63,7 +84,23 @@ pub fn set_limits() -> Result<(), JailError> {
     if let Rlimit { maximum: Some(maximum), .. } = rustix::process::getrlimit(Resource::Nofile) {
         set(Resource::Nofile, maximum, maximum)?;
     }
+    let lower = |resource, wanted: u64| {
+        let limit = rustix::process::getrlimit(resource).maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        set(resource, limit, limit)
+    };
+    let processes = u64::from(guest.processes);
+    lower(Resource::Data, guest.memory_bytes.saturating_add(OWN_MEMORY).saturating_add(processes * MEMORY_PER_GUEST))?;
+    if linux_version().is_some_and(|version| version >= COUNTS_BY_NAMESPACE) {
+        lower(Resource::Nproc, processes * THREADS_PER_GUEST + THREADS_OWN)?;
+    }
     Ok(())
+}
+
+/// Major and minor number of the host's kernel.
+fn linux_version() -> Option<(u32, u32)> {
+    let system = rustix::system::uname();
+    let mut numbers = system.release().to_str().ok()?.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Closes every descriptor but those given: whatever the starter had open is none of the sandbox's business.

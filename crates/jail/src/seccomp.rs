@@ -3,7 +3,7 @@
 use libc::sock_filter;
 
 use crate::JailError;
-use crate::calls::{CALLS, Call, Rule};
+use crate::calls::{CALLS, Call, Needs, Rule};
 
 /// Where `struct seccomp_data` has number and architecture of a call, and the low half of its first argument; each argument has 8 bytes.
 const NUMBER: u32 = 0;
@@ -31,12 +31,12 @@ const fn give(verdict: u32) -> sock_filter {
     step(RETURN, verdict)
 }
 
-/// Builds the filter. `network` adds the calls for the host's network.
+/// Builds the filter for a sandbox that has this.
 ///
 /// It is a tree over the sorted numbers: when it is installed the host tries it out on each number that there is, which for a list from top to bottom
 /// was a good part of a sandbox's start.
-pub fn program(network: bool) -> Vec<sock_filter> {
-    let mut wanted: Vec<&Call> = CALLS.iter().filter(|call| network || !call.network).collect();
+pub fn program(needs: Needs) -> Vec<sock_filter> {
+    let mut wanted: Vec<&Call> = CALLS.iter().filter(|call| needs.include(call)).collect();
     wanted.sort_unstable_by_key(|call| call.number);
     let equal = |value| sock_filter { jt: 1, ..step(JUMP_IF_EQUAL, value) };
     let mut program = vec![step(LOAD, ARCHITECTURE), equal(X86_64), give(libc::SECCOMP_RET_KILL_PROCESS), step(LOAD, NUMBER)];
@@ -101,36 +101,66 @@ pub fn install(program: &[sock_filter]) -> Result<(), JailError> {
 /// Exit status after a violation that said which call it was.
 pub const STATUS_NAMED_VIOLATION: i32 = 128 + libc::SIGSYS;
 
-/// In debug builds, makes a forbidden call say its number on descriptor 2 before the process ends.
-pub fn name_violations() {
+/// Exit status after a fault, as after a panic.
+pub const STATUS_FAULT: i32 = 101;
+
+/// Makes faults say where they were on descriptor 2 before the process ends, and in debug builds forbidden calls their number. The handlers never
+/// return, so that no call for that need be let through.
+pub fn name_last_words() {
+    handle(libc::SIGSEGV, on_fault);
+    handle(libc::SIGBUS, on_fault);
     if cfg!(debug_assertions) {
-        // SAFETY: all zeros is a valid value; the handler below makes async-signal-safe calls only.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_violation as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO;
-            libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut());
-        }
+        handle(libc::SIGSYS, on_violation);
     }
+}
+
+type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+
+fn handle(signal: libc::c_int, handler: Handler) {
+    // SAFETY: all zeros is a valid value; the handlers below make async-signal-safe calls only.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
+}
+
+/// Writes a line and ends the process; `number` goes to the end of the line, in a base.
+fn end_with(line: &mut [u8], mut number: u64, base: u64, status: i32) -> ! {
+    let mut at = line.len() - 2;
+    while number > 0 && line[at] == b' ' {
+        line[at] = b"0123456789abcdef"[(number % base) as usize];
+        number /= base;
+        at -= 1;
+    }
+    // SAFETY: writes from a buffer of our own, and ends the process.
+    unsafe {
+        libc::write(2, line.as_ptr().cast(), line.len());
+        libc::_exit(status);
+    }
+}
+
+extern "C" fn on_fault(signal: libc::c_int, information: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the host filled the structure in.
+    let address = unsafe { (*information).si_addr() } as u64;
+    if signal == libc::SIGBUS {
+        end_with(
+            &mut b"the host has no memory for what the guest was promised, at                 \n".to_owned(),
+            address,
+            16,
+            STATUS_FAULT,
+        )
+    }
+    end_with(&mut b"memory fault at                 \n".to_owned(), address, 16, STATUS_FAULT)
 }
 
 extern "C" fn on_violation(_signal: libc::c_int, information: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     /// Where `siginfo_t` has `si_syscall`.
     const NUMBER: usize = 24;
     // SAFETY: the host filled the structure in.
-    let mut number = unsafe { information.cast::<u8>().add(NUMBER).cast::<i32>().read() }.unsigned_abs();
-    let mut text = *b"forbidden host call number     0\n";
-    let mut at = text.len() - 2;
-    while number > 0 && at > 26 {
-        text[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        at -= 1;
-    }
-    // SAFETY: writes from a buffer of our own, and ends the process.
-    unsafe {
-        libc::write(2, text.as_ptr().cast(), text.len());
-        libc::_exit(STATUS_NAMED_VIOLATION);
-    }
+    let number = unsafe { information.cast::<u8>().add(NUMBER).cast::<i32>().read() }.unsigned_abs();
+    end_with(&mut b"forbidden host call number     \n".to_owned(), u64::from(number), 10, STATUS_NAMED_VIOLATION)
 }
 
 #[cfg(test)]
@@ -168,7 +198,7 @@ mod tests {
     #[test]
     fn arguments_decide() {
         let allow = libc::SECCOMP_RET_ALLOW;
-        let program = program(false);
+        let program = program(Needs { writable_volume: true, network: false });
         let with = |number, index: usize, value: u64| {
             let mut args = [0; 6];
             args[index] = value;
@@ -181,6 +211,9 @@ mod tests {
         assert_eq!(with(libc::SYS_clone, 0, 0x3d_0f00), allow);
         assert_ne!(with(libc::SYS_clone, 0, 0x11), allow);
         assert_ne!(with(libc::SYS_clone, 0, 0x3d_0f00 | libc::CLONE_NEWUSER as u64), allow);
+        assert_eq!(with(libc::SYS_futex, 1, 0x81), allow);
+        assert_eq!(with(libc::SYS_futex, 1, 0x189), allow);
+        assert_ne!(with(libc::SYS_futex, 1, 0x86), allow);
         assert_ne!(with(libc::SYS_ioctl, 1, libc::TIOCSTI), allow);
         assert_ne!(with(libc::SYS_mknodat, 2, u64::from(libc::S_IFCHR | 0o600)), allow);
         assert_eq!(with(libc::SYS_fchmodat2, 3, libc::AT_EMPTY_PATH as u64), allow);
@@ -196,10 +229,11 @@ mod tests {
     fn every_number_gets_what_the_list_says() {
         /// Beyond any that Linux has, those of the x32 ABI included.
         const NUMBERS: [std::ops::Range<i64>; 2] = [0..1024, 0x4000_0000..0x4000_0400];
-        for network in [false, true] {
-            let program = program(network);
+        for (writable_volume, network) in [(false, false), (true, false), (false, true), (true, true)] {
+            let needs = Needs { writable_volume, network };
+            let program = program(needs);
             for number in NUMBERS.into_iter().flatten() {
-                let entry = CALLS.iter().find(|call| call.number == number && (network || !call.network));
+                let entry = CALLS.iter().find(|call| call.number == number && needs.include(call));
                 let expected = match entry.map(|call| call.rule) {
                     Some(Rule::Always) => vec![libc::SECCOMP_RET_ALLOW],
                     Some(Rule::Refused(errno)) => vec![libc::SECCOMP_RET_ERRNO | errno as u32],
@@ -213,7 +247,7 @@ mod tests {
 
     #[test]
     fn numbers_of_other_architectures_are_the_end() {
-        let program = program(false);
+        let program = program(Needs::default());
         let mut data = vec![0_u8; 64];
         data[4..8].copy_from_slice(&0x4000_0003_u32.to_le_bytes());
         assert_eq!(run(&program, &data), libc::SECCOMP_RET_KILL_PROCESS);
@@ -221,10 +255,11 @@ mod tests {
 
     #[test]
     fn the_network_is_the_internet_alone() {
-        let program = program(true);
+        let program = program(Needs { writable_volume: false, network: true });
         let socket = |family: i32| verdict(&program, libc::SYS_socket, [family as u64, 0, 0, 0, 0, 0]);
         assert_eq!(socket(libc::AF_INET6), libc::SECCOMP_RET_ALLOW);
         assert_ne!(socket(libc::AF_NETLINK), libc::SECCOMP_RET_ALLOW);
         assert_ne!(socket(libc::AF_UNIX), libc::SECCOMP_RET_ALLOW);
+        assert_ne!(verdict(&program, libc::SYS_unlinkat, [0; 6]), libc::SECCOMP_RET_ALLOW);
     }
 }

@@ -74,7 +74,7 @@ impl Kernel {
 
     /// Boots. Call before the kernel process installs its own filter of host calls.
     pub fn boot(config: BootConfig) -> Result<Arc<Self>, BootError> {
-        crate::host::note_limit();
+        crate::host::prepare();
         let BootConfig { hostname, root, volumes, limits, network, provided_files, patches_calls, strace, on_interference } = config;
         let memory = MemoryFile::new().map_err(|error| BootError::Host("make guest memory", error))?;
         memory.keep_at_most((limits.memory_bytes / KEPT_SHARE).min(MOST_KEPT));
@@ -240,7 +240,7 @@ impl Builder<'_> {
 
     fn volume(&self, volume: Volume) -> Result<(), Errno> {
         let Volume { guest, handle, read_only } = volume;
-        let root = volume::root(handle)?;
+        let root = volume::root(handle, read_only)?;
         let node = match root.file_type() {
             crate::vfs::FileType::Directory => NewNode::Directory,
             _ => NewNode::File,

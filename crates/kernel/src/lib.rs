@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use cloudpilot_memory::MemoryFile;
 use cloudpilot_platform::Platform;
-pub use cloudpilot_platform::systrap::Interference;
+pub use cloudpilot_platform::systrap::{Interference, pause};
 
 use crate::config::{Limits, Network};
 use crate::task::table::TaskTable;

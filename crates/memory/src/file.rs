@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, SeekFrom};
+use rustix::fs::{AtFlags, FallocateFlags, MemfdFlags, SealFlags, SeekFrom, StatxFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::pool::Pool;
@@ -182,7 +182,7 @@ impl MemoryFile {
 
     /// Bytes that are really in use.
     pub fn bytes_in_use(&self) -> u64 {
-        rustix::fs::fstat(&self.fd).map_or(0, |stat| stat.st_blocks as u64 * 512)
+        rustix::fs::statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BLOCKS).map_or(0, |status| status.stx_blocks * 512)
     }
 
     /// Address in the kernel process of an offset. The bytes are shared with the guest, which may change them at any time: copy, then check.

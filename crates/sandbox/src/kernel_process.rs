@@ -4,9 +4,11 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use cloudpilot_jail::calls::Needs;
 use cloudpilot_jail::landlock::{self, Reachable};
 use cloudpilot_jail::namespaces::{Identity, Namespaces};
-use cloudpilot_jail::{privileges, root, seccomp};
+use cloudpilot_jail::privileges::{self, GuestLimits};
+use cloudpilot_jail::{root, seccomp};
 use cloudpilot_kernel::Interference;
 use cloudpilot_kernel::config::{self as kernel, BootConfig, ExitStatus, Program, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -34,7 +36,7 @@ const DEFAULT_TMPFS_PART: u64 = 2;
 const MOST_CPUS: u32 = 64;
 
 /// Exit status of a kernel process that panicked.
-pub const STATUS_PANIC: i32 = 101;
+pub const STATUS_PANIC: i32 = seccomp::STATUS_FAULT;
 
 /// What a program's standard streams are.
 #[derive(Debug, Clone, Copy)]
@@ -109,19 +111,21 @@ fn live(birth: Birth<'_>, link: &Arc<OwnedFd>) -> Result<Infallible, Failure> {
     // The change of user undid the first.
     privileges::die_with_parent()?;
     supervisor_lives(link)?;
-    privileges::set_limits()?;
+    let limits = limits(&config.limits);
+    privileges::set_limits(GuestLimits { processes: limits.processes, memory_bytes: limits.memory_bytes })?;
     close_others(&opened, &stdio, [Some(&listener), Some(link.as_ref()), strace.as_ref()])?;
     let reachable: Vec<_> = opened.handles().map(reachable).collect::<Result<_, _>>()?;
     landlock::confine(&reachable, config.network == Network::Host)?;
     drop(reachable);
-    let machine = boot(boot_config(config, opened, borrowed, strace, link))?;
+    let machine = boot(boot_config(config, limits, opened, borrowed, strace, link))?;
     let told = Arc::clone(link);
     machine.on_notice(Box::new(move |message| {
         let _ = packet::send(&told, &News::Notice { message: message.to_owned() });
     }));
     leaving.finish()?;
-    seccomp::name_violations();
-    seccomp::install(&seccomp::program(config.network == Network::Host))?;
+    seccomp::name_last_words();
+    let writable_volume = config.volumes.iter().any(|volume| !volume.readonly);
+    seccomp::install(&seccomp::program(Needs { writable_volume, network: config.network == Network::Host }))?;
     let pid = match &config.args {
         Some(args) => Some(start_program(config, args, stdio, &machine, link)?),
         None => None,
@@ -193,13 +197,20 @@ fn reachable((handle, writable): (&OwnedFd, bool)) -> Result<Reachable<BorrowedF
     Ok(Reachable { handle: handle.as_fd(), directory, writable })
 }
 
-fn boot_config(config: &Config, opened: Opened, borrowed: Borrowed, strace: Option<OwnedFd>, link: &Arc<OwnedFd>) -> BootConfig {
+fn boot_config(
+    config: &Config,
+    limits: kernel::Limits,
+    opened: Opened,
+    borrowed: Borrowed,
+    strace: Option<OwnedFd>,
+    link: &Arc<OwnedFd>,
+) -> BootConfig {
     let link = Arc::clone(link);
     BootConfig {
         hostname: config.hostname.clone(),
         root: opened.root,
         volumes: opened.volumes,
-        limits: limits(&config.limits),
+        limits,
         network: match config.network {
             Network::None => kernel::Network::None,
             Network::Host => kernel::Network::Host,

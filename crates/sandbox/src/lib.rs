@@ -7,8 +7,8 @@
 
 pub mod beginning;
 pub mod command;
-mod config;
-mod control;
+pub mod config;
+pub mod control;
 pub mod failure;
 pub mod guest;
 mod guest_files;
@@ -19,6 +19,7 @@ mod layer;
 pub mod machine;
 mod news;
 mod packet;
+pub mod reference;
 mod signals;
 mod start;
 mod state;

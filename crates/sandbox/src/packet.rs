@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+    SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::Serialize;
 
@@ -34,7 +34,8 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Receives one packet, however long that takes. Memory is taken for what has arrived, not for what might.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<Received, Errno> {
-    let length = retry(|| recv(socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC).map(|(_, length)| length))?;
+    let look = RecvFlags::PEEK | RecvFlags::TRUNC;
+    let length = retry(|| recvmsg(socket, &mut [], &mut RecvAncillaryBuffer::default(), look))?.bytes;
     let mut buffer = vec![0; length.clamp(1, LONGEST_MESSAGE)];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -80,5 +81,5 @@ pub fn hand_over(socket: impl AsFd, bytes: &[u8], descriptor: BorrowedFd<'_>) ->
 pub fn send(socket: impl AsFd, message: &impl Serialize) -> Result<(), Errno> {
     let text = serde_json::to_vec(message).map_err(|_| Errno::INVAL)?;
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    retry(|| rustix::net::send(&socket, &text, flags)).map(|_| ())
+    retry(|| sendmsg(&socket, &[IoSlice::new(&text)], &mut SendAncillaryBuffer::default(), flags)).map(|_| ())
 }

@@ -5,6 +5,7 @@
 pub mod descriptor;
 mod poller;
 pub mod thrift;
+pub mod transfer;
 
 pub use descriptor::HostDescriptor;
 
@@ -26,8 +27,9 @@ const RESERVED: i32 = 384;
 /// One past the highest number that the guest's files may have.
 static LIMIT: OnceLock<i32> = OnceLock::new();
 
-/// Notes how many descriptors this process may have. Call at boot: later on the host may not be asked.
-pub fn note_limit() {
+/// Makes ready for later what the host is not asked for any more then: notes how many descriptors this process may have, and makes the poller's epoll.
+pub fn prepare() {
+    poller::prepare();
     LIMIT.get_or_init(|| {
         let limit = rustix::process::getrlimit(Resource::Nofile).current.map_or(i32::MAX, |limit| limit.min(i32::MAX as u64) as i32);
         limit - RESERVED.min(limit / 2)

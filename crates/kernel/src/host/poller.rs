@@ -24,12 +24,17 @@ pub(super) struct Poller {
     watched: Mutex<HashMap<u64, Weak<HostDescriptor>>>,
 }
 
+/// Makes the epoll; none if the host refuses.
+pub(super) fn prepare() -> Option<&'static Poller> {
+    static POLLER: OnceLock<Option<Poller>> = OnceLock::new();
+    let make = || epoll::create(epoll::CreateFlags::CLOEXEC).ok().map(|epoll| Poller { epoll, watched: Mutex::default() });
+    POLLER.get_or_init(make).as_ref()
+}
+
 /// The poller of this process, started if need be; none if the host refuses.
 pub(super) fn get() -> Option<&'static Poller> {
-    static POLLER: OnceLock<Option<Poller>> = OnceLock::new();
     static THREAD: OnceLock<bool> = OnceLock::new();
-    let make = || epoll::create(epoll::CreateFlags::CLOEXEC).ok().map(|epoll| Poller { epoll, watched: Mutex::default() });
-    let poller = POLLER.get_or_init(make).as_ref()?;
+    let poller = prepare()?;
     let start = || std::thread::Builder::new().name("host-poller".into()).stack_size(STACK_BYTES).spawn(|| poller.run()).is_ok();
     THREAD.get_or_init(start).then_some(poller)
 }

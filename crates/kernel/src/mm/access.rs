@@ -144,7 +144,7 @@ impl Mm {
         let (start, area) = state.area_at(address).ok_or(Errno::EFAULT)?;
         let Content::Host(file, offset) = &area.content else { return Err(Errno::EFAULT) };
         let length = bytes.len().min((area.end - address) as usize);
-        match rustix::io::pwrite(file, &bytes[..length], offset + (address - start)) {
+        match crate::host::transfer::write_at(file, &bytes[..length], offset + (address - start)) {
             Ok(0) | Err(_) => Err(Errno::EFAULT),
             Ok(count) => Ok(count),
         }
@@ -344,7 +344,7 @@ fn copy_readable(place: &Readable<'_>, buffer: &mut [u8]) -> Result<(), Errno> {
         Readable::Host(file, offset) => {
             let mut done = 0;
             while done < buffer.len() {
-                match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
+                match crate::host::transfer::read_at(file, &mut buffer[done..], offset + done as u64) {
                     Ok(0) => {
                         buffer[done..].fill(0);
                         break;

@@ -156,7 +156,7 @@ impl Mm {
             let place = self.memory.pointer(range.start + done).as_ptr();
             // SAFETY: the range was just allocated and nobody else knows of it.
             let buffer = unsafe { std::slice::from_raw_parts_mut(place, (to - from - done) as usize) };
-            match rustix::io::pread(file, buffer, offset + done) {
+            match crate::host::transfer::read_at(file, buffer, offset + done) {
                 Ok(0) => break,
                 Ok(count) => done += count as u64,
                 Err(rustix::io::Errno::INTR) => {}

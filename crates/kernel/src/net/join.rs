@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw_net};
-use rustix::net::{RecvFlags, SendFlags};
 
 use super::inet::TcpSocket;
 use super::message::{Credentials, Outgoing};
 use super::{Net, Shutdown, Socket};
+use crate::host::transfer::{receive_now, send_now};
 use crate::host::{HostDescriptor, errno};
 use crate::io::{Destination, Source};
 use crate::task::activity::{Direction, FlowCounter};
@@ -204,7 +204,7 @@ impl Joint {
     fn step(&mut self) -> Result<bool, Errno> {
         let (guest, host, traffic) = (&self.guest, &self.host, &self.traffic);
         let inward = self.inward.step(
-            |buffer| rustix::net::recv(host.fd(), buffer, RecvFlags::DONTWAIT).map(|(count, _)| count).map_err(errno),
+            |buffer| receive_now(host.fd(), buffer).map_err(errno),
             |bytes| {
                 let sent = guest.send(&mut Source::own(bytes), &mut Outgoing::plain(Credentials::default()));
                 sent.inspect(|&count| traffic.count_shared(Direction::In, count))
@@ -217,7 +217,7 @@ impl Joint {
         let outward = self.outward.step(
             |buffer| guest.receive(&mut Destination::own(buffer), 0).map(|message| message.count),
             |bytes| {
-                let sent = rustix::net::send(host.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno);
+                let sent = send_now(host.fd(), bytes).map_err(errno);
                 sent.inspect(|&count| traffic.count_shared(Direction::Out, count))
             },
             || {

@@ -34,7 +34,7 @@ pub fn start(kernel: &Arc<Kernel>) -> std::io::Result<()> {
     let watch = move || {
         let mut served = 0;
         while let Some(kernel) = kernel.upgrade() {
-            std::thread::sleep(look(&kernel));
+            crate::pause(look(&kernel));
             // By now whoever was started by a request is on its way, and there is time for the next.
             let requested = kernel.requested.load(Ordering::Relaxed);
             if requested != std::mem::replace(&mut served, requested) {

@@ -39,6 +39,9 @@ use crate::signal::TaskSignals;
 use crate::vfs::{FdTable, Path};
 use crate::wait::{Parker, PollEvents, WaitError, WaitQueue, Wake};
 
+/// Between two looks at whether another thread has left the guest.
+const BARRIER_PAUSE: std::time::Duration = std::time::Duration::from_micros(20);
+
 /// The processor state of a task: touched by its own kernel thread alone.
 pub struct Cpu {
     /// General registers as of the last stop.
@@ -300,7 +303,7 @@ impl Task {
         self.interrupter.lock().interrupt();
         // Whoever is to end leaves the guest for good: that is as good as a barrier.
         while self.guest_since.load(Ordering::SeqCst) == stay && !self.work().contains(Work::EXIT) {
-            std::thread::yield_now();
+            crate::pause(BARRIER_PAUSE);
         }
     }
 

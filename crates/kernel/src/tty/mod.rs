@@ -195,7 +195,7 @@ impl Tty {
             if !self.bridged.load(Ordering::SeqCst) || !waits && !self.in_transit.load(Ordering::SeqCst) {
                 return;
             }
-            std::thread::sleep(PAUSE);
+            crate::pause(PAUSE);
         }
     }
 

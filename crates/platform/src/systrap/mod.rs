@@ -25,7 +25,7 @@ use slots::Slots;
 use thread::SystrapThread;
 
 pub use birth::{HostVdso, find_vdso};
-pub use wait::load;
+pub use wait::{load, pause};
 
 /// What all guest threads of a sandbox share.
 pub(crate) struct Shared {
@@ -65,6 +65,7 @@ impl Systrap {
     /// [`settle`](Platform::settle) then. `vdso` comes from [`find_vdso`]. `on_interference` is told when somebody on the host kills or stops a
     /// stub.
     pub fn new(memory: i32, vdso: Option<&'static HostVdso>, on_interference: OnInterference) -> io::Result<Self> {
+        load::cores();
         birth::map_stub_code()?;
         let shared = Arc::new(Shared { slots: Slots::new()?, memory, vdso: vdso.and_then(birth::moved) });
         let nursery = Arc::new(OnceLock::new());
@@ -139,7 +140,7 @@ fn reap(shared: &Shared, on_interference: &OnInterference) {
             Err(_) => return,
         };
         if status.stopped() {
-            std::thread::sleep(STOP_GRACE);
+            wait::pause(STOP_GRACE);
             match waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::CONTINUED) {
                 Ok(None) => {
                     on_interference(Interference::Stopped);

@@ -30,7 +30,8 @@ pub mod load {
     /// Guest threads that run, in the guest or in the kernel. One number for the process, as the load is on its host's cores.
     static RUNNING: AtomicU32 = AtomicU32::new(0);
 
-    fn cores() -> u32 {
+    /// How many cores there are. The first call asks the host: make it while that may be asked.
+    pub fn cores() -> u32 {
         static CORES: OnceLock<u32> = OnceLock::new();
         *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
     }
@@ -71,6 +72,21 @@ pub mod load {
     /// Whether every running guest thread can have two cores: its own and one for the side that waits.
     pub fn may_spin() -> bool {
         2 * RUNNING.load(Ordering::Relaxed) <= cores()
+    }
+}
+
+/// Sleeps: by the one call that waiting needs anyway.
+pub fn pause(time: std::time::Duration) {
+    let nothing = AtomicU32::new(0);
+    let end = std::time::Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        let left = futex::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        // Over, or interrupted: in both cases look at the time.
+        let _ = futex::wait(&nothing, futex::Flags::PRIVATE, 0, Some(&left));
     }
 }
 

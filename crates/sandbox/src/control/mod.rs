@@ -41,6 +41,13 @@ pub struct Server {
     joined: AtomicUsize,
 }
 
+impl Server {
+    fn new(machine: &Arc<dyn Machine>, link: Arc<OwnedFd>) -> Self {
+        let none = || AtomicUsize::new(0);
+        Self { machine: Arc::clone(machine), link, clients: none(), transfers: none(), joined: none() }
+    }
+}
+
 /// One of a bounded number; given back when dropped.
 struct Permit {
     server: Arc<Server>,
@@ -62,13 +69,7 @@ impl Drop for Permit {
 
 /// Serves clients for as long as the sandbox lives. The supervisor is the first of them.
 pub fn serve(machine: &Arc<dyn Machine>, listener: OwnedFd, link: Arc<OwnedFd>) -> Result<Infallible, Failure> {
-    let server = Arc::new(Server {
-        machine: Arc::clone(machine),
-        link: Arc::clone(&link),
-        clients: AtomicUsize::new(0),
-        transfers: AtomicUsize::new(0),
-        joined: AtomicUsize::new(0),
-    });
+    let server = Arc::new(Server::new(machine, Arc::clone(&link)));
     let supervisor = Connection::new(Arc::clone(&server), link);
     // When it hangs up it is dead, and so are we.
     run("supervisor", move || {
@@ -79,9 +80,16 @@ pub fn serve(machine: &Arc<dyn Machine>, listener: OwnedFd, link: Arc<OwnedFd>) 
         match rustix::net::accept_with(&listener, SocketFlags::CLOEXEC) {
             Ok(socket) => welcome(&server, socket),
             Err(Errno::INTR | Errno::CONNABORTED) => {}
-            Err(_) => std::thread::sleep(ACCEPT_PAUSE),
+            Err(_) => cloudpilot_kernel::pause(ACCEPT_PAUSE),
         }
     }
+}
+
+/// Serves one client that is connected already, on a thread of its own: for tests that have no socket to listen on.
+pub fn serve_client(machine: &Arc<dyn Machine>, socket: OwnedFd) {
+    let socket = Arc::new(socket);
+    let server = Arc::new(Server::new(machine, Arc::clone(&socket)));
+    std::thread::spawn(move || Connection::new(server, socket).serve());
 }
 
 fn welcome(server: &Arc<Server>, socket: OwnedFd) {

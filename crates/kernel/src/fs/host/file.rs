@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use cloudpilot_abi::Errno;
 
+use crate::host::transfer::{read_vectored_at, write_vectored_at};
 use crate::io::{Destination, Source};
 
 /// Most that one call moves: a host file may be slow, and guest memory stays locked meanwhile.
@@ -14,7 +15,7 @@ pub fn read_at(file: &OwnedFd, destination: &mut Destination<'_>, offset: u64) -
     let mut done = 0;
     while destination.remaining() > 0 {
         let result = destination.with_slices(STEP, |slices| {
-            rustix::io::retry_on_intr(|| rustix::io::preadv(file, slices, offset + done as u64)).map_err(super::errno)
+            rustix::io::retry_on_intr(|| read_vectored_at(file, slices, offset + done as u64)).map_err(super::errno)
         });
         match result {
             Ok(0) => break,
@@ -31,7 +32,7 @@ pub fn write_at(file: &OwnedFd, source: &mut Source<'_>, offset: u64) -> Result<
     let mut done = 0;
     while source.remaining() > 0 {
         let result = source.with_slices(STEP, |slices| {
-            rustix::io::retry_on_intr(|| rustix::io::pwritev(file, slices, offset + done as u64)).map_err(super::errno)
+            rustix::io::retry_on_intr(|| write_vectored_at(file, slices, offset + done as u64)).map_err(super::errno)
         });
         match result {
             Ok(0) => break,

@@ -204,7 +204,7 @@ impl HostDirectory {
         // NONBLOCK: should the host swap a FIFO in, opening it must not hang us.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = rustix::fs::openat2(&self.handle()?, &name, flags, Mode::empty(), resolve()).map_err(errno)?;
-        let mode = rustix::fs::fstat(&file).map_err(errno)?.st_mode;
+        let mode = u32::from(crate::host::transfer::status(&file).map_err(errno)?.stx_mode);
         if self.world_readable_only && mode & 0o004 == 0 {
             return Err(Errno::ENOENT);
         }

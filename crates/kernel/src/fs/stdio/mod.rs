@@ -17,6 +17,7 @@ use cloudpilot_abi::{Errno, PAGE_SIZE, raw, raw_ioctl};
 use rustix::fs::{FileType as HostType, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
+use crate::host::transfer::{OWN_POSITION, status};
 use crate::host::{HostDescriptor, errno};
 use crate::io::{Destination, Source};
 use crate::task::Task;
@@ -55,8 +56,8 @@ pub struct HostFile {
 /// The description that one of the first three descriptors gets; the access mode is the host description's.
 pub fn open(fd: OwnedFd) -> Result<Arc<File>, Errno> {
     let flags = rustix::fs::fcntl_getfl(&fd).map_err(errno)?.bits();
-    let stat = rustix::fs::fstat(&fd).map_err(errno)?;
-    let host_type = HostType::from_raw_mode(stat.st_mode);
+    let status = status(&fd).map_err(errno)?;
+    let host_type = HostType::from_raw_mode(u32::from(status.stx_mode));
     let file_type = match host_type {
         HostType::Fifo => FileType::Fifo,
         HostType::RegularFile | HostType::BlockDevice => FileType::Regular,
@@ -86,7 +87,7 @@ impl HostFile {
     fn read_now(&self, slices: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
         let fd = self.descriptor.fd();
         if self.kind == Kind::Stream && !self.no_nowait.load(Ordering::Relaxed) {
-            match rustix::io::preadv2(fd, slices, u64::MAX, ReadWriteFlags::NOWAIT) {
+            match rustix::io::preadv2(fd, slices, OWN_POSITION, ReadWriteFlags::NOWAIT) {
                 Err(rustix::io::Errno::OPNOTSUPP) => self.no_nowait.store(true, Ordering::Relaxed),
                 result => return result.map_err(errno),
             }
@@ -96,14 +97,14 @@ impl HostFile {
         if !ready.intersects(PollEvents::IN | PollEvents::HUP | PollEvents::ERR) {
             return Err(Errno::EAGAIN);
         }
-        rustix::io::readv(fd, slices).map_err(errno)
+        rustix::io::preadv2(fd, slices, OWN_POSITION, ReadWriteFlags::empty()).map_err(errno)
     }
 
     /// Writes without waiting.
     fn write_now(&self, slices: &[IoSlice<'_>]) -> Result<usize, Errno> {
         let fd = self.descriptor.fd();
         if self.kind == Kind::Stream && !self.no_nowait.load(Ordering::Relaxed) {
-            match rustix::io::pwritev2(fd, slices, u64::MAX, ReadWriteFlags::NOWAIT) {
+            match rustix::io::pwritev2(fd, slices, OWN_POSITION, ReadWriteFlags::NOWAIT) {
                 Err(rustix::io::Errno::OPNOTSUPP) => self.no_nowait.store(true, Ordering::Relaxed),
                 result => return result.map_err(errno),
             }
@@ -129,7 +130,8 @@ impl FileOps for HostFile {
             Kind::Seekable => {
                 destination.with_slices(LARGEST, |slices| rustix::io::preadv2(fd, slices, offset, ReadWriteFlags::empty()).map_err(errno))
             }
-            Kind::Steady => destination.with_slices(LARGEST, |slices| rustix::io::readv(fd, slices).map_err(errno)),
+            Kind::Steady => destination
+                .with_slices(LARGEST, |slices| rustix::io::preadv2(fd, slices, OWN_POSITION, ReadWriteFlags::empty()).map_err(errno)),
             Kind::Stream | Kind::Terminal => destination.with_slices(LARGEST, |slices| self.read_now(slices)),
         }
     }
@@ -141,7 +143,9 @@ impl FileOps for HostFile {
             Kind::Seekable => {
                 source.with_slices(LARGEST, |slices| rustix::io::pwritev2(fd, slices, offset, ReadWriteFlags::empty()).map_err(errno))
             }
-            Kind::Steady => source.with_slices(LARGEST, |slices| rustix::io::writev(fd, slices).map_err(errno)),
+            Kind::Steady => {
+                source.with_slices(LARGEST, |slices| rustix::io::pwritev2(fd, slices, OWN_POSITION, ReadWriteFlags::empty()).map_err(errno))
+            }
             Kind::Stream | Kind::Terminal => source.with_slices(LARGEST, |slices| self.write_now(slices)),
         }
     }
@@ -161,8 +165,7 @@ impl FileOps for HostFile {
     }
 
     fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
-        let stat = rustix::fs::fstat(self.descriptor.fd()).map_err(errno)?;
-        Ok(stat.st_size as u64)
+        Ok(status(self.descriptor.fd()).map_err(errno)?.stx_size)
     }
 
     fn seek_data(&self, _file: &File, offset: u64, data: bool) -> Result<u64, Errno> {
@@ -236,24 +239,28 @@ impl Inode for HostFile {
     }
 
     fn attributes(&self) -> Result<Attributes, Errno> {
-        let stat = rustix::fs::fstat(self.descriptor.fd()).map_err(errno)?;
-        let time = |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as i64 };
+        let found = status(self.descriptor.fd()).map_err(errno)?;
+        let time = |at: rustix::fs::StatxTimestamp| Timespec { tv_sec: at.tv_sec, tv_nsec: i64::from(at.tv_nsec) };
         Ok(Attributes {
             // Host numbers of devices and users mean nothing inside; sizes and times do.
             device: 0x0f,
-            inode: stat.st_ino,
+            inode: found.stx_ino,
             file_type: self.file_type,
-            permissions: if self.kind == Kind::Terminal { 0o620 } else { stat.st_mode & 0o777 },
+            permissions: if self.kind == Kind::Terminal { 0o620 } else { u32::from(found.stx_mode) & 0o777 },
             links: 1,
             uid: 0,
             gid: 0,
-            device_type: if self.file_type == FileType::CharacterDevice { stat.st_rdev } else { 0 },
-            size: stat.st_size as u64,
+            device_type: if self.file_type == FileType::CharacterDevice {
+                rustix::fs::makedev(found.stx_rdev_major, found.stx_rdev_minor)
+            } else {
+                0
+            },
+            size: found.stx_size,
             block_size: PAGE_SIZE,
-            blocks: stat.st_blocks as u64,
-            accessed: time(stat.st_atime, stat.st_atime_nsec),
-            modified: time(stat.st_mtime, stat.st_mtime_nsec),
-            changed: time(stat.st_ctime, stat.st_ctime_nsec),
+            blocks: found.stx_blocks,
+            accessed: time(found.stx_atime),
+            modified: time(found.stx_mtime),
+            changed: time(found.stx_ctime),
             created: None,
         })
     }
@@ -263,7 +270,7 @@ impl Inode for HostFile {
     }
 
     fn link_text(&self) -> Option<Vec<u8>> {
-        let number = rustix::fs::fstat(self.descriptor.fd()).map_or(0, |stat| stat.st_ino);
+        let number = status(self.descriptor.fd()).map_or(0, |status| status.stx_ino);
         Some(match self.file_type {
             FileType::Fifo => format!("pipe:[{number}]").into_bytes(),
             FileType::Socket => format!("socket:[{number}]").into_bytes(),

@@ -45,7 +45,7 @@ impl Contents {
             Self::Own(object) => Ok(object.read_at(offset, buffer)),
             Self::Lower(lower) => {
                 let file = lower.open()?;
-                rustix::io::retry_on_intr(|| rustix::io::pread(&*file, &mut *buffer, offset)).map_err(|_| Errno::EIO)
+                rustix::io::retry_on_intr(|| crate::host::transfer::read_at(&*file, &mut buffer[..], offset)).map_err(|_| Errno::EIO)
             }
         }
     }

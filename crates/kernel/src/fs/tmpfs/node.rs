@@ -264,7 +264,8 @@ impl Node {
         let mut buffer = vec![0; 256 << 10];
         let mut offset = 0;
         loop {
-            let count = rustix::io::retry_on_intr(|| rustix::io::pread(&*source, &mut buffer[..], offset)).map_err(|_| Errno::EIO)?;
+            let count =
+                rustix::io::retry_on_intr(|| crate::host::transfer::read_at(&*source, &mut buffer[..], offset)).map_err(|_| Errno::EIO)?;
             if count == 0 {
                 break;
             }

@@ -23,6 +23,8 @@ use crate::task::Task;
 use crate::vfs::file::Traffic;
 use crate::wait::{PollEvents, WaitQueue};
 
+/// Most bytes that one send moves: what lies in a mapped host file is copied first.
+const LARGEST_STEP: usize = 1 << 20;
 /// Longest datagram.
 const LONGEST: usize = 65_535;
 /// Most pieces of memory in one host call, the host's `UIO_MAXIOV`.
@@ -144,7 +146,9 @@ impl Socket for HostSocket {
         let (fd, flags) = (self.descriptor.fd(), message.flags & SEND_FLAGS);
         let length = source.remaining();
         if self.base.kind == Kind::Stream && length > 0 {
-            return source.with_slices(length, |slices| calls::send(fd, &slices[..slices.len().min(MAX_PIECES)], message.address, flags));
+            return source.with_slices(length.min(LARGEST_STEP), |slices| {
+                calls::send(fd, &slices[..slices.len().min(MAX_PIECES)], message.address, flags)
+            });
         }
         if length > LONGEST {
             return Err(Errno::EMSGSIZE);

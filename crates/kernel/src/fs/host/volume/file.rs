@@ -42,7 +42,7 @@ impl OpenFile {
     }
 
     fn size(&self) -> Result<u64, Errno> {
-        Ok(rustix::fs::fstat(&*self.descriptor).map_err(errno)?.st_size as u64)
+        Ok(crate::host::transfer::status(&*self.descriptor).map_err(errno)?.stx_size)
     }
 }
 

@@ -34,6 +34,9 @@ static NEXT_DEVICE: AtomicU32 = AtomicU32::new(256);
 /// One volume.
 struct Volume {
     nodes: Mutex<Nodes>,
+    /// Nothing may be changed. The host sees to that, too: its mount is read-only, whatever the guest makes of ours, and the filter of host calls
+    /// lets no such change through.
+    read_only: bool,
 }
 
 /// The inodes that somebody holds. Each holds a handle, so that the host cannot give its number to another file meanwhile.
@@ -47,7 +50,7 @@ struct Nodes {
 
 /// The filesystem behind a handle to a detached mount: an `O_PATH` handle to a directory, or an open regular file (which cannot be opened
 /// again without a name, so that its access mode is the volume's).
-pub fn root(handle: OwnedFd) -> Result<Arc<dyn Inode>, Errno> {
+pub fn root(handle: OwnedFd, read_only: bool) -> Result<Arc<dyn Inode>, Errno> {
     let attributes = super::statx(handle.as_fd(), c"")?;
     let opened = match attributes.file_type {
         FileType::Directory => None,
@@ -60,7 +63,7 @@ pub fn root(handle: OwnedFd) -> Result<Arc<dyn Inode>, Errno> {
         }
         _ => return Err(Errno::ENXIO),
     };
-    let volume = Arc::new(Volume { nodes: Mutex::default() });
+    let volume = Arc::new(Volume { nodes: Mutex::default(), read_only });
     Ok(volume.adopt(handle, &attributes, None, opened))
 }
 

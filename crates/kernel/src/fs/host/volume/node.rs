@@ -230,6 +230,10 @@ impl Node {
         rustix::fs::utimensat(&self.handle, c"", &times, AtFlags::EMPTY_PATH).map_err(errno)
     }
 
+    fn check_writable(&self) -> Result<(), Errno> {
+        if self.volume.read_only { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
     fn this(&self) -> Result<Arc<Self>, Errno> {
         // Whoever calls holds the node, so that it is known.
         self.volume.known(self.key).ok_or(Errno::ESTALE)
@@ -266,6 +270,7 @@ impl Inode for Node {
     }
 
     fn set_attributes(&self, changes: &SetAttributes) -> Result<(), Errno> {
+        self.check_writable()?;
         if changes.uid.is_some() || changes.gid.is_some() {
             // The host's owners are not the sandbox's to choose; programs that restore the one there is go on.
             let present = self.attributes()?;
@@ -300,6 +305,7 @@ impl Inode for Node {
     }
 
     fn create(&self, name: &[u8], node: NewNode<'_>, permissions: u32, _credentials: &Credentials) -> Result<Arc<dyn Inode>, Errno> {
+        self.check_writable()?;
         let this = self.this()?;
         match node {
             NewNode::File => return Ok(this.make_file(name, permissions)?),
@@ -320,6 +326,7 @@ impl Inode for Node {
     }
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<(), Errno> {
+        self.check_writable()?;
         let target = self.sibling(target)?;
         // By its name: by its handle the host asks for a capability. What that name leads to by now is checked first.
         let (directory, old) = target.place.lock().clone().ok_or(Errno::EPERM)?;
@@ -332,14 +339,17 @@ impl Inode for Node {
     }
 
     fn unlink(&self, name: &[u8]) -> Result<(), Errno> {
+        self.check_writable()?;
         rustix::fs::unlinkat(&self.handle, &*host_name(name)?, AtFlags::empty()).map_err(failure)
     }
 
     fn rmdir(&self, name: &[u8]) -> Result<(), Errno> {
+        self.check_writable()?;
         rustix::fs::unlinkat(&self.handle, &*host_name(name)?, AtFlags::REMOVEDIR).map_err(failure)
     }
 
     fn rename(&self, name: &[u8], new_parent: &Arc<dyn Inode>, new_name: &[u8], flags: u32) -> Result<(), Errno> {
+        self.check_writable()?;
         let new_parent = self.sibling(new_parent)?;
         let (old, new) = (host_name(name)?, host_name(new_name)?);
         let flags = RenameFlags::from_bits_retain(flags);

@@ -21,7 +21,7 @@ impl Fixture {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("cloudpilot-volume-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).expect("made");
-        let root = root(path_handle(&path)).expect("a volume");
+        let root = root(path_handle(&path), false).expect("a volume");
         Self { path, root }
     }
 
@@ -291,12 +291,12 @@ fn a_volume_may_be_a_single_file() {
     let place = Fixture::new();
     std::fs::write(place.host("file"), b"whole").expect("written");
     let handle = std::fs::OpenOptions::new().read(true).write(true).open(place.host("file")).expect("opened");
-    let inode = root(handle.into()).expect("a volume");
+    let inode = root(handle.into(), false).expect("a volume");
     let (one, two) = (open(&inode, raw::O_RDONLY).expect("opened"), open(&inode, raw::O_WRONLY | raw::O_APPEND).expect("opened"));
     assert_eq!(write(&two, b" file", 0), Ok(5));
     assert_eq!(read(&one, 0), Ok(b"whole file".to_vec()));
     let read_only = std::fs::File::open(place.host("file")).expect("opened");
-    let inode = root(read_only.into()).expect("a volume");
+    let inode = root(read_only.into(), true).expect("a volume");
     assert_eq!(open(&inode, raw::O_RDWR).err(), Some(Errno::EROFS));
-    assert_eq!(root(path_handle(&place.host("file"))).err(), Some(Errno::EBADF));
+    assert_eq!(root(path_handle(&place.host("file")), false).err(), Some(Errno::EBADF));
 }

@@ -1,0 +1,117 @@
+"""Builds the fuzzing targets and runs them, two at a time; says how to reproduce what they find.
+
+    python3 fuzz/run.py --seconds 60             all targets, each for a minute
+    python3 fuzz/run.py --seconds 600 calls      one
+    python3 fuzz/run.py --reproduce FILE calls   a find again
+    python3 fuzz/run.py --minimize               keeps of the corpora what adds coverage
+
+Stable Rust is enough: the coverage instrumentation is an ordinary pass of the code generator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TARGETS = ["calls", "paths", "messages", "context", "programs", "control", "config"]
+FLAGS = [
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+]
+TRIPLE = "x86_64-unknown-linux-gnu"
+# Longer inputs than this have no room in a program of calls.
+LONGEST = {"calls": 2048, "paths": 2048, "messages": 2048, "context": 2048, "programs": 16384, "control": 8192, "config": 4096}
+# A single input that takes longer hangs; what a target itself waits for is shorter.
+HANG_SECONDS = 60
+MOST_MEMORY_MB = 2048
+# How many targets at once: each has threads of its own, and stubs.
+AT_ONCE = 2
+
+
+def build() -> Path:
+    """Builds all targets; answers where they are."""
+    environment = {**os.environ, "RUSTFLAGS": " ".join(FLAGS)}
+    command = ["cargo", "build", "--quiet", "--release", "--locked", "--target", TRIPLE, "--target-dir", HERE / "target"]
+    if subprocess.run(command, cwd=HERE, env=environment, check=False).returncode != 0:
+        sys.exit("error: The fuzzing targets did not compile; cargo has said why above")
+    return HERE / "target" / TRIPLE / "release"
+
+
+def options(target: str) -> list[str]:
+    """What the engine is told."""
+    artifacts = HERE / "artifacts" / target
+    artifacts.mkdir(parents=True, exist_ok=True)
+    return [
+        f"-artifact_prefix={artifacts}/",
+        f"-max_len={LONGEST[target]}",
+        f"-timeout={HANG_SECONDS}",
+        f"-rss_limit_mb={MOST_MEMORY_MB}",
+        "-detect_leaks=0",
+        "-print_final_stats=1",
+    ]
+
+
+def run(binaries: Path, target: str, seconds: int, seed: int) -> bool:
+    """Runs one target; answers whether it found nothing."""
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as found:
+        corpus = HERE / "corpus" / target
+        corpora = [found, *([str(corpus)] if corpus.is_dir() else [])]
+        command = [str(binaries / target), *options(target), f"-max_total_time={seconds}", f"-seed={seed}", *corpora]
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds + 600)
+    figures = [line.split(":")[1].strip() for line in result.stderr.splitlines() if line.startswith("stat::number_of_executed_units")]
+    covered = [line for line in result.stderr.splitlines() if " cov: " in line][-1:]
+    points = covered[0].split(" cov: ")[1].split()[0] if covered else "?"
+    print(f"{target}: seed {seed}, {figures[0] if figures else '?'} inputs, {points} points covered", flush=True)
+    if result.returncode == 0:
+        return True
+    artifact = next((line.split()[-1] for line in result.stderr.splitlines() if "Test unit written to" in line), None)
+    print(result.stderr[-4000:], file=sys.stderr)
+    print(f"error: `{target}` found something", file=sys.stderr)
+    if artifact:
+        print(f"hint: again by: python3 fuzz/run.py --reproduce {artifact} {target}", file=sys.stderr, flush=True)
+    return False
+
+
+def minimize(binaries: Path, target: str) -> None:
+    """Keeps of a corpus, and of what was found besides, the inputs that add coverage."""
+    corpus = HERE / "corpus" / target
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as kept:
+        subprocess.run([str(binaries / target), *options(target), "-merge=1", kept, str(corpus)], check=True, capture_output=True)
+        shutil.rmtree(corpus)
+        shutil.copytree(kept, corpus)
+
+
+def main() -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "little") + 1)
+    parser.add_argument("--reproduce", metavar="FILE")
+    parser.add_argument("--minimize", action="store_true")
+    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], default=TARGETS)
+    given = parser.parse_args()
+    binaries = build()
+    if given.reproduce:
+        return subprocess.run([str(binaries / given.targets[0]), *options(given.targets[0]), given.reproduce], check=False).returncode
+    if given.minimize:
+        for target in given.targets:
+            minimize(binaries, target)
+        return 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        clean = list(pool.map(lambda target: run(binaries, target, given.seconds, given.seed), given.targets))
+    return 0 if all(clean) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
