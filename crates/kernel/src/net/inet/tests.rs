@@ -103,6 +103,8 @@ fn connecting_without_waiting() {
     assert!(client.poll().contains(PollEvents::OUT | PollEvents::ERR | PollEvents::HUP));
     let error = options::get(client.base(), SOL_SOCKET, raw_net::SO_ERROR as i32).unwrap();
     assert_eq!(error, i32::from(Errno::ECONNREFUSED.0).to_ne_bytes());
+    // The failed attempt is over only with the next one.
+    assert_eq!(client.connect_to(None, at(9), false), Err(Errno::ECONNABORTED));
     assert_eq!(client.connect_to(None, at(9), false), Err(Errno::ECONNREFUSED));
     let far = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), 53);
     assert_eq!(client.connect_to(None, far, false), Err(Errno::ENETUNREACH));
