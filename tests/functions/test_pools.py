@@ -203,7 +203,7 @@ def test_provisioned_instances_are_there_and_stay(staged: Callable[..., None], m
 
 def test_a_start_that_fails_is_told_to_all_who_wait(staged: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(stage: Stage) -> None:
-        from cloudpilot.service.failures import Failure, Kind
+        from cloudpilot.hosting.failures import Failure, Kind
 
         async def refuse(*_arguments: object, **_more: object) -> None:
             raise Failure(Kind.LIMIT, "The project has enough")

@@ -18,15 +18,15 @@ import h11
 from cloudpilot.errors import NotFoundException, SandboxException
 from cloudpilot.functions.call import LARGEST_ANSWER, Call, Outcome, problem
 from cloudpilot.functions.instance import CallLog
-from cloudpilot.service.failures import Failure
+from cloudpilot.hosting.failures import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudpilot.functions.launch import Launch
     from cloudpilot.functions.records import Function
-    from cloudpilot.service.processes import Process
-    from cloudpilot.service.sandboxes import Sandbox
+    from cloudpilot.hosting.processes import Process
+    from cloudpilot.hosting.sandboxes import Sandbox
 
 PORT = 8080
 """Where the program is to listen."""

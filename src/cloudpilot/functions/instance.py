@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cloudpilot.errors import SandboxException
 from cloudpilot.functions.call import Call, Outcome, problem
 from cloudpilot.functions.runtime_interface import Connection
-from cloudpilot.service.failures import Failure
-from cloudpilot.service.processes import End, Output
+from cloudpilot.hosting.failures import Failure
+from cloudpilot.hosting.processes import End, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cloudpilot.engine.pending import Pending
     from cloudpilot.functions.launch import Launch
     from cloudpilot.functions.records import Function
-    from cloudpilot.service.processes import Process
-    from cloudpilot.service.sandboxes import Sandbox
+    from cloudpilot.hosting.processes import Process
+    from cloudpilot.hosting.sandboxes import Sandbox
 
 PORT = 9001
 """Where a function's program finds the runtime interface."""

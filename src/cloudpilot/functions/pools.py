@@ -20,13 +20,13 @@ from cloudpilot.functions.launch import launch_of
 from cloudpilot.functions.pool import Pool
 from cloudpilot.functions.records import LATEST, Function, arn_of
 from cloudpilot.functions.turns import Turns
-from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.templates import Template
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.templates import Template
 
 if TYPE_CHECKING:
     from cloudpilot.functions.instance import Instance
     from cloudpilot.functions.registry import Registry
-    from cloudpilot.service.sandboxes import Sandboxes
+    from cloudpilot.hosting.sandboxes import Sandboxes
 
 STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 """Sandboxes that are started at the same time: starts are work for CPUs, and more at once would slow down everything else."""

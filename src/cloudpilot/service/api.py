@@ -18,21 +18,22 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cloudpilot import __version__
+from cloudpilot.hosting.access import Caller
+from cloudpilot.hosting.builds import Build, Builds, Step
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.limits import LARGEST_UPLOAD
+from cloudpilot.hosting.processes import End, Output
+from cloudpilot.hosting.sandboxes import Sandbox, Sandboxes
+from cloudpilot.hosting.tasks import Progress, Task, Tasks
+from cloudpilot.hosting.templates import BASE, Template
 from cloudpilot.images import debian
 from cloudpilot.images.image import Image
 from cloudpilot.service import api_models as models
-from cloudpilot.service.access import Caller
-from cloudpilot.service.builds import Build, Builds, Step
 from cloudpilot.service.docs_page import PAGE
-from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.http import Stream, body, caller_of, parse, parse_query, reply
 from cloudpilot.service.metrics import Metrics
 from cloudpilot.service.openapi import describe
-from cloudpilot.service.processes import End, Output
-from cloudpilot.service.sandboxes import Sandbox, Sandboxes
-from cloudpilot.service.settings import LARGEST_BODY, LARGEST_UPLOAD
-from cloudpilot.service.tasks import Progress, Task, Tasks
-from cloudpilot.service.templates import BASE, Template
+from cloudpilot.service.settings import LARGEST_BODY
 
 MOST_OUTPUT = 1 << 20
 """Bytes of each of a command's outputs that are answered."""

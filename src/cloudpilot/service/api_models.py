@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloudpilot.service.access import DEFAULT_PROJECT, DEFAULT_QUOTA
-from cloudpilot.service.settings import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT, LONGEST_LIFE, MOST_PREPARED
+from cloudpilot.hosting.access import DEFAULT_PROJECT, DEFAULT_QUOTA
+from cloudpilot.hosting.limits import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT, LONGEST_LIFE, MOST_PREPARED
 
 NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
 FUNCTION_NAME = "^[a-zA-Z0-9_-]{1,64}$"

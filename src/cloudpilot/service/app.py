@@ -23,21 +23,22 @@ from cloudpilot.functions.layers import Layers
 from cloudpilot.functions.logs import Logs
 from cloudpilot.functions.pools import Pools
 from cloudpilot.functions.registry import Registry
+from cloudpilot.hosting import failures
+from cloudpilot.hosting.access import Access
+from cloudpilot.hosting.builds import Builds
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.sandboxes import Sandboxes
+from cloudpilot.hosting.tasks import Tasks
+from cloudpilot.hosting.templates import BASE, Templates
 from cloudpilot.images.store import Images
-from cloudpilot.service import api, failures, functions_api, proxy
-from cloudpilot.service.access import Access
-from cloudpilot.service.builds import Builds
+from cloudpilot.service import api, functions_api, proxy
 from cloudpilot.service.e2b import control, envd
 from cloudpilot.service.e2b import templates as e2b_templates
-from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.function_urls import FunctionUrls
 from cloudpilot.service.lambda_ import api as lambda_api
 from cloudpilot.service.metrics import Metrics
-from cloudpilot.service.sandboxes import Sandboxes
 from cloudpilot.service.settings import Settings
 from cloudpilot.service.shortcut import Shortcut, call_route
-from cloudpilot.service.tasks import Tasks
-from cloudpilot.service.templates import BASE, Templates
 from cloudpilot.store import Store
 
 log = logging.getLogger("cloudpilot.http")

@@ -21,8 +21,8 @@ from cloudpilot.errors import SandboxException
 from cloudpilot.functions.call import Outcome
 from cloudpilot.functions.errors import FunctionError
 from cloudpilot.functions.records import UrlConfig
+from cloudpilot.hosting.failures import Failure
 from cloudpilot.service import proxy
-from cloudpilot.service.failures import Failure
 from cloudpilot.service.http import BrokenOffError, Stream, body, key_of, reply
 from cloudpilot.service.lambda_ import sigv4
 from cloudpilot.service.lambda_.errors import error_reply, status_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from cloudpilot.functions.http_instance import HttpInstance
     from cloudpilot.functions.records import Function
-    from cloudpilot.service.access import Caller
+    from cloudpilot.hosting.access import Caller
 
 LARGEST_REQUEST = 6 << 20
 """Bytes of a request's body, as with Lambda."""

@@ -15,9 +15,9 @@ from cloudpilot.functions.code import LARGEST_ZIP
 from cloudpilot.functions.errors import FunctionError
 from cloudpilot.functions.launch import image_name
 from cloudpilot.functions.records import LATEST, Function, UrlConfig
+from cloudpilot.hosting.failures import Failure, Kind
 from cloudpilot.service import function_models as models
 from cloudpilot.service.api import Call, Operation
-from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.function_urls import address, new_id, path_of
 from cloudpilot.service.http import body
 

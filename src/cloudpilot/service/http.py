@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from cloudpilot.service.access import Caller
-from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.hosting.access import Caller
+from cloudpilot.hosting.failures import Failure, Kind
 from cloudpilot.service.settings import LARGEST_BODY
 
 M = TypeVar("M", bound=BaseModel)

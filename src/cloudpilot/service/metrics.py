@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 if TYPE_CHECKING:
     from cloudpilot.functions.events import Events
     from cloudpilot.functions.pools import Pools
-    from cloudpilot.service.sandboxes import Sandboxes
+    from cloudpilot.hosting.sandboxes import Sandboxes
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

@@ -17,13 +17,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from cloudpilot.errors import NotFoundException
-from cloudpilot.service.failures import Failure
+from cloudpilot.hosting.failures import Failure
 from cloudpilot.service.http import Stream, reply
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from cloudpilot.service.sandboxes import Sandboxes
+    from cloudpilot.hosting.sandboxes import Sandboxes
 
 ENVD_PORT = 49983
 """The port of E2B's agent, whose part the service plays itself."""

@@ -17,8 +17,8 @@ import uvicorn
 
 from cloudpilot.engine import host, paths
 from cloudpilot.errors import InvalidArgumentException, SandboxException
+from cloudpilot.hosting.access import Access
 from cloudpilot.service import app, proxy
-from cloudpilot.service.access import Access
 from cloudpilot.service.http import BrokenOffError
 from cloudpilot.service.settings import DRAIN_PATIENCE
 from cloudpilot.store import StoreError

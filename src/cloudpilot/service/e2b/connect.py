@@ -11,8 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cloudpilot.service import failures
-from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.hosting import failures
+from cloudpilot.hosting.failures import Failure, Kind
 from cloudpilot.service.http import Stream, body, reply
 from cloudpilot.service.settings import LARGEST_BODY
 

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.limits import DEFAULT_TIMEOUT
+from cloudpilot.hosting.sandbox_log import LEVELS
+from cloudpilot.hosting.sandboxes import Sandbox, Sandboxes
 from cloudpilot.service.e2b import ENVD_VERSION
-from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.http import body, caller_of, parse, parse_query, reply
-from cloudpilot.service.sandbox_log import LEVELS
-from cloudpilot.service.sandboxes import Sandbox, Sandboxes
-from cloudpilot.service.settings import DEFAULT_TIMEOUT
 
 LARGEST_PAGE = 100
 LARGEST_LOG_PAGE = 1000

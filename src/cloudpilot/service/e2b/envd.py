@@ -25,13 +25,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cloudpilot.errors import NotFoundException
-from cloudpilot.service.agent import Agent, Watch
+from cloudpilot.hosting.agent import Agent, Watch
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.limits import LARGEST_UPLOAD
+from cloudpilot.hosting.processes import End, Output, Process
 from cloudpilot.service.e2b import connect
-from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.http import Stream as Streamed
 from cloudpilot.service.http import reply
-from cloudpilot.service.processes import End, Output, Process
-from cloudpilot.service.settings import LARGEST_UPLOAD
 
 DEEPEST_LISTING = 64
 MOST_FILES = 1000

@@ -14,15 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cloudpilot.service.access import Caller
-from cloudpilot.service.builds import Build, Builds, Step
+from cloudpilot.hosting.access import Caller
+from cloudpilot.hosting.builds import Build, Builds, Step
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.limits import DEFAULT_MEMORY_MB
+from cloudpilot.hosting.tasks import Task
+from cloudpilot.hosting.templates import DEFAULT_TAG, Template, Templates, plain
 from cloudpilot.service.e2b import ENVD_VERSION
 from cloudpilot.service.e2b.control import Model, time_text
-from cloudpilot.service.failures import Failure, Kind
 from cloudpilot.service.http import body, caller_of, parse, reply
-from cloudpilot.service.settings import DEFAULT_MEMORY_MB
-from cloudpilot.service.tasks import Task
-from cloudpilot.service.templates import DEFAULT_TAG, Template, Templates, plain
 
 LARGEST_BUILD = 8 << 20
 """Bytes of a build's description: scripts stand in its steps."""

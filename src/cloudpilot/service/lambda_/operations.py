@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.routing import Route
 
 from cloudpilot.functions.errors import FunctionError, invalid
-from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.hosting.failures import Failure, Kind
 from cloudpilot.service.http import body
 from cloudpilot.service.lambda_ import sigv4
 from cloudpilot.service.lambda_.checking import constraint
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cloudpilot.functions.layers import Layers
     from cloudpilot.functions.registry import Registry
-    from cloudpilot.service.access import Caller
+    from cloudpilot.hosting.access import Caller
 
     Handler = Callable[["Call"], Awaitable[Response]]
 

@@ -16,7 +16,7 @@ from cloudpilot.functions.errors import FunctionError
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from cloudpilot.service.access import Access, Caller
+    from cloudpilot.hosting.access import Access, Caller
 
 PATIENCE = 15 * 60
 """Seconds that a signature holds, before and after its date."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from cloudpilot.functions.records import UrlConfig
-    from cloudpilot.service.access import Caller
+    from cloudpilot.hosting.access import Caller
 
 LONGEST_PRELUDE = 64 << 10
 """Bytes of status and headers before a stream."""

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cloudpilot.errors import NotFoundException
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.limits import DEFAULT_MEMORY_MB
 from cloudpilot.images.image import Image
 from cloudpilot.images.owners import root_setting
 from cloudpilot.images.store import Images
-from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.settings import DEFAULT_MEMORY_MB
 from cloudpilot.store import Store
 
 BASE = "base"

@@ -16,14 +16,14 @@ from cloudpilot.engine import config, detached, paths, records, wall
 from cloudpilot.engine.detached import DetachedLife
 from cloudpilot.engine.pending import Driven
 from cloudpilot.errors import SandboxEndedException, SandboxException
-from cloudpilot.service import sandbox_log
-from cloudpilot.service.access import Access, Caller
-from cloudpilot.service.agent import Agent, settle
-from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.prepared import Prepared
-from cloudpilot.service.sandbox_log import SandboxLog
-from cloudpilot.service.settings import LONGEST_LIFE
-from cloudpilot.service.templates import Template, Templates
+from cloudpilot.hosting import sandbox_log
+from cloudpilot.hosting.access import Access, Caller
+from cloudpilot.hosting.agent import Agent, settle
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.limits import LONGEST_LIFE
+from cloudpilot.hosting.prepared import Prepared
+from cloudpilot.hosting.sandbox_log import SandboxLog
+from cloudpilot.hosting.templates import Template, Templates
 from cloudpilot.store import Store, StoreError
 
 MOST_METADATA = 64

@@ -17,15 +17,15 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from cloudpilot.errors import NotFoundException, SandboxException
+from cloudpilot.hosting.agent import Agent
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.limits import LARGEST_UPLOAD
+from cloudpilot.hosting.processes import End, Output
+from cloudpilot.hosting.sandboxes import Sandboxes
+from cloudpilot.hosting.tasks import Progress
+from cloudpilot.hosting.templates import BASE, BUILT, Template, Templates
 from cloudpilot.images.image import Image, ImageConfig
 from cloudpilot.images.store import Images
-from cloudpilot.service.agent import Agent
-from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.processes import End, Output
-from cloudpilot.service.sandboxes import Sandboxes
-from cloudpilot.service.settings import LARGEST_UPLOAD
-from cloudpilot.service.tasks import Progress
-from cloudpilot.service.templates import BASE, BUILT, Template, Templates
 
 MOST_STEPS = 500
 LONGEST_BUILD = 3600

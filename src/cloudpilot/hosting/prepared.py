@@ -16,7 +16,7 @@ from cloudpilot.engine.pending import follow
 from cloudpilot.engine.pool import Pool
 from cloudpilot.engine.wall import Life
 from cloudpilot.errors import SandboxException
-from cloudpilot.service.templates import Template
+from cloudpilot.hosting.templates import Template
 
 log = logging.getLogger("cloudpilot.sandboxes")
 

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from cloudpilot.service import failures
-from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.hosting import failures
+from cloudpilot.hosting.failures import Failure, Kind
 from cloudpilot.store import Store, StoreError
 
 MOST_TASKS = 1000

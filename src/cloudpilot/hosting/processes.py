@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.hosting.failures import Failure, Kind
 
 _CHUNK = 64 << 10
 MOST_WAITING = 1 << 20

@@ -17,9 +17,9 @@ from cloudpilot.engine import config
 from cloudpilot.engine.client import REQUEST_TIMEOUT, Client
 from cloudpilot.engine.pending import Driven, Pending
 from cloudpilot.errors import NotFoundException, SandboxEndedException, SandboxException
-from cloudpilot.service.failures import Failure, Kind
-from cloudpilot.service.processes import End, Output, Process, fulfil
-from cloudpilot.service.sandbox_log import LONGEST_LINE, SandboxLog
+from cloudpilot.hosting.failures import Failure, Kind
+from cloudpilot.hosting.processes import End, Output, Process, fulfil
+from cloudpilot.hosting.sandbox_log import LONGEST_LINE, SandboxLog
 
 MOST_EVENTS = 4096
 """Events of a watch that wait for somebody to ask for them."""

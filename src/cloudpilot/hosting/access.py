@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudpilot.service.failures import Failure, Kind
+from cloudpilot.hosting.failures import Failure, Kind
 from cloudpilot.store import Entry, Store, StoreError, Value
 
 ROLES = ("read-only", "user", "admin")
