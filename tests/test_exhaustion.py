@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def test_too_few_processes(state: Path) -> None:
         refused = 0
         for most in [*range(2, 12), MOST]:
             (limited / "pids.max").write_text(str(most))
-            enter = f"echo $$ > {limited}/cgroup.procs; exec {PILOT} run -- /bin/true"
+            enter = f"echo $$ > {limited}/cgroup.procs; exec {shlex.quote(str(PILOT))} run -- /bin/true"
             result = subprocess.run(["bash", "-c", enter], capture_output=True, text=True, timeout=60, check=False)
             if result.returncode != 0:
                 refused += 1
@@ -52,7 +53,7 @@ def test_too_few_processes(state: Path) -> None:
 
 
 def test_too_few_open_files(state: Path) -> None:
-    limited = f"ulimit -n 12; exec {PILOT} run -- /bin/true"
+    limited = f"ulimit -n 12; exec {shlex.quote(str(PILOT))} run -- /bin/true"
     result = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 125
     assert "ulimit -n" in result.stderr

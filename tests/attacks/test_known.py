@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pty
+import shlex
 import shutil
 import socket
 import subprocess
@@ -233,7 +234,7 @@ def test_typing_on_the_starters_terminal(pilot: Pilot) -> None:
         "            except OSError: pass\n"
         'print(str().join(("tr", "ied")))\n'
     )
-    script = f"{PILOT} run -- python3 -c '{code}'; echo after; read -t 1 line; echo \"[$line]\""
+    script = f"{shlex.quote(str(PILOT))} run -- python3 -c '{code}'; echo after; read -t 1 line; echo \"[$line]\""
     terminal = ShellTerminal(script)
     terminal.expect(b"tried")
     terminal.expect(b"after")
