@@ -23,8 +23,10 @@ soak: build  ## Hostile programs for minutes rather than seconds
 	$(PYTEST) -m soak
 
 programs: build  ## Large programs and their own suites, inside and outside
+	@# Node's own packages bring npm, and refuse Debian's beside them.
+	@command -v npm >/dev/null || .ci/need nodejs npm
 	@.ci/need acl attr bubblewrap busybox cargo git golang-go libpython3.11-testsuite mount python3-pip python3-venv stress-ng util-linux \
-		chromium curl gcc iproute2 iputils-ping nginx-light nodejs npm openjdk-17-jdk-headless openssh-client openssh-server \
+		chromium curl gcc iproute2 iputils-ping nginx-light openjdk-17-jdk-headless openssh-client openssh-server \
 		openssl passwd redis-server redis-tools wrk
 	$(PYTEST) -m programs
 

@@ -99,8 +99,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "little") + 1)
     parser.add_argument("--reproduce", metavar="FILE")
     parser.add_argument("--minimize", action="store_true")
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], default=TARGETS)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"which ones (all): {', '.join(TARGETS)}")
     given = parser.parse_args()
+    unknown = [name for name in given.targets if name not in TARGETS]
+    if unknown:
+        parser.error(f"no target `{unknown[0]}`; there are {', '.join(TARGETS)}")
+    if given.reproduce and len(given.targets) != 1:
+        parser.error("`--reproduce` takes one target")
+    given.targets = given.targets or TARGETS
     binaries = build()
     if given.reproduce:
         return subprocess.run([str(binaries / given.targets[0]), *options(given.targets[0]), given.reproduce], check=False).returncode
