@@ -11,8 +11,10 @@ Stable Rust is enough: the coverage instrumentation is an ordinary pass of the c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,21 +64,35 @@ def options(target: str) -> list[str]:
     ]
 
 
+def watch(command: list[str], patience: float) -> tuple[int, str]:
+    """Runs a target to its end; answers its status and what it said."""
+    # A file rather than a pipe: stubs that a crashed target leaves behind would hold a pipe open, and us with it.
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            status = process.wait(patience)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        log.seek(0)
+        return status, log.read().decode(errors="replace")
+
+
 def run(binaries: Path, target: str, seconds: int, seed: int) -> bool:
     """Runs one target; answers whether it found nothing."""
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as found:
         corpus = HERE / "corpus" / target
         corpora = [found, *([str(corpus)] if corpus.is_dir() else [])]
         command = [str(binaries / target), *options(target), f"-max_total_time={seconds}", f"-seed={seed}", *corpora]
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds + 600)
-    figures = [line.split(":")[1].strip() for line in result.stderr.splitlines() if line.startswith("stat::number_of_executed_units")]
-    covered = [line for line in result.stderr.splitlines() if " cov: " in line][-1:]
+        status, said = watch(command, seconds + 600)
+    figures = [line.rsplit(":", 1)[1].strip() for line in said.splitlines() if line.startswith("stat::number_of_executed_units")]
+    covered = [line for line in said.splitlines() if " cov: " in line][-1:]
     points = covered[0].split(" cov: ")[1].split()[0] if covered else "?"
     print(f"{target}: seed {seed}, {figures[0] if figures else '?'} inputs, {points} points covered", flush=True)
-    if result.returncode == 0:
+    if status == 0:
         return True
-    artifact = next((line.split()[-1] for line in result.stderr.splitlines() if "Test unit written to" in line), None)
-    print(result.stderr[-4000:], file=sys.stderr)
+    artifact = next((line.split()[-1] for line in said.splitlines() if "Test unit written to" in line), None)
+    print(said[-4000:], file=sys.stderr)
     print(f"error: `{target}` found something", file=sys.stderr)
     if artifact:
         print(f"hint: again by: python3 fuzz/run.py --reproduce {artifact} {target}", file=sys.stderr, flush=True)
