@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from cloudpilot.errors import InvalidArgumentException
+from cloudpilot.errors import InvalidArgumentException, LimitException
 
 # The real one would import `typing`, a good part of the start of `pilot run`.
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ _ID_LENGTH = 12
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _DURATIONS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NETWORKS = ("none", "host")
+FEWEST_OPEN_FILES = 64
+"""Descriptors of the host that a process must be allowed: with fewer, a sandbox fails somewhere on its way to its first program."""
 
 
 def new_id() -> str:
@@ -105,8 +107,21 @@ def parse_variables(texts: list[str]) -> dict[str, str]:
     return result
 
 
+def _check_open_files() -> None:
+    import resource
+
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed != resource.RLIM_INFINITY and allowed < FEWEST_OPEN_FILES:
+        raise LimitException(f"A process here may have {allowed} open files, which is too few for a sandbox", "raise it: `ulimit -n 1024`")
+
+
 def as_descriptor(config: dict[str, Any]) -> int:
-    """The configuration in a memory file, for `--config-fd`; the caller closes it. It is not inherited unless asked for."""
+    """The configuration in a memory file, for `--config-fd`; the caller closes it. It is not inherited unless asked for.
+
+    Raises:
+        LimitException: This process may have too few open files for a sandbox to start, setrlimit(2).
+    """
+    _check_open_files()
     text = json.dumps(config).encode()
     descriptor = os.memfd_create("cloudpilot-config")
     with open(descriptor, "wb", closefd=False) as file:
