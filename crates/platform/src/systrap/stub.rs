@@ -44,7 +44,7 @@ global_asm!(
     "    mov [rbx + 48], ecx",
     "2:  xor eax, eax", // post: hand the turn to the kernel
     "    xchg [rbx], eax",
-    "    cmp dword ptr [rbx + 8], 0",
+    "22: cmp dword ptr [rbx + 8], 0",
     "    je 3f",
     "    mov rdi, rbx",
     "    mov esi, 1", // FUTEX_WAKE
@@ -170,9 +170,11 @@ global_asm!(
     "    mov eax, {core_segment}",
     "    lsl ecx, eax",
     "    mov [rbx + 48], ecx",
-    "    jmp 2b",
+    "    xor eax, eax", // posted here rather than above, so that an interrupt's place says whether the kernel has the call already
+    "    xchg [rbx], eax",
     ".globl cloudpilot_stub_fast_end",
     "cloudpilot_stub_fast_end:",
+    "    jmp 22b",
     // The second page: system calls from here trap.
     ".balign 4096",
     "cloudpilot_stub_trap:",
@@ -201,7 +203,7 @@ unsafe extern "C" {
     static cloudpilot_stub_fast_end: u8;
 }
 
-/// Addresses in stubs of the fast path: where it begins, from where on all registers are saved, and its end.
+/// Addresses in stubs of the fast path: where it begins, from where on all registers are saved, and from where on the kernel has the call.
 pub fn fast_path() -> (u64, u64, u64) {
     let start = &raw const cloudpilot_stub_start;
     let place = |symbol: *const u8| {

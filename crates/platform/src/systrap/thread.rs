@@ -355,6 +355,17 @@ impl SystrapThread {
         Ok(())
     }
 
+    /// Whether an interrupt was only noted since it hit our own code on the fast path. The guest runs on by another way now, on which nobody
+    /// would look at the note; from the trap on, the host keeps interrupts until the guest runs.
+    fn take_note(&self) -> bool {
+        let offset = std::mem::offset_of!(Header, noted) as u64;
+        let noted = self.word::<u32>(offset) != 0;
+        if noted {
+            self.set_word(offset, 0_u32);
+        }
+        noted
+    }
+
     /// Registers at a stop that came by a signal, where that hit our own code on the fast path: as if it had come at the path's first instruction,
     /// or right behind the call.
     fn outside(&self, stop: Registers, given: u32) -> Registers {
@@ -449,6 +460,10 @@ impl GuestThread for SystrapThread {
         } else {
             if self.save_all().is_err() {
                 return Stop::Gone;
+            }
+            if self.take_note() {
+                meanwhile();
+                return Stop::Interrupted;
             }
             self.set_word(self.context + UCONTEXT_REGISTERS, *registers);
             let resume = Slots::guest_address(self.slot) + self.context;
