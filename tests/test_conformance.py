@@ -27,6 +27,7 @@ FAMILIES = [
     "paths",
     "namespaces",
     "mappings",
+    "leases",
 ]
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]

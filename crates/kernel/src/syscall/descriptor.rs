@@ -9,6 +9,7 @@ use crate::fs::{memfd, pipe};
 use crate::task::Task;
 use crate::vfs::file::{File, SETTABLE_FLAGS};
 use crate::vfs::inode::FileType;
+use crate::vfs::leases;
 
 /// This family.
 pub const CALLS: &[Call] = &[
@@ -17,7 +18,7 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_dup, dup, &[Arg::Fd]),
     Call::full(raw::__NR_dup2, dup2, &[Arg::Fd, Arg::Fd]),
     Call::full(raw::__NR_dup3, dup3, &[Arg::Fd, Arg::Fd, Arg::Flags]),
-    Call::partial(raw::__NR_fcntl, fcntl, &[Arg::Fd, Arg::Int, Arg::Ptr], "leases and directory notification are refused"),
+    Call::partial(raw::__NR_fcntl, fcntl, &[Arg::Fd, Arg::Int, Arg::Ptr], "directory notification is refused"),
     Call::full(raw::__NR_ioctl, ioctl, &[Arg::Fd, Arg::Flags, Arg::Ptr]),
     Call::full(raw::__NR_pipe, pipe, &[Arg::Ptr]),
     Call::full(raw::__NR_pipe2, pipe2, &[Arg::Ptr, Arg::Flags]),
@@ -112,7 +113,7 @@ fn fcntl(task: &Arc<Task>, args: &Args) -> SysResult {
         raw::F_DUPFD_QUERY => Ok(usize::from(task.files().get(args.int(2)).is_ok_and(|other| Arc::ptr_eq(&file, &other)))),
         // All that follows is about the file itself.
         _ if file.flags() & raw::O_PATH != 0 => Err(Errno::EBADF),
-        raw::F_SETFL => set_flags(task, &file, args.uint(2)),
+        raw::F_SETFL => set_flags(task, fd, &file, args.uint(2)),
         raw::F_GETLK | raw::F_SETLK | raw::F_SETLKW | raw::F_OFD_GETLK | raw::F_OFD_SETLK | raw::F_OFD_SETLKW => {
             record_locks::fcntl(task, fd, &file, command, args.raw(2))
         }
@@ -125,7 +126,12 @@ fn fcntl(task: &Arc<Task>, args: &Args) -> SysResult {
         raw::F_GETPIPE_SZ => Ok(pipe::of_file(&file).ok_or(Errno::EBADF)?.capacity()),
         raw::F_ADD_SEALS => memfd::add_seals(&file, args.uint(2)).map(|()| 0),
         raw::F_GET_SEALS => memfd::seals(&file).map(|seals| seals as usize),
-        raw::F_GETLEASE => Ok(raw::F_UNLCK as usize),
+        raw::F_SETLEASE => set_lease(task, fd, &file, args.uint(2)),
+        raw::F_GETLEASE => Ok(match file.inode.common().leases.held(&file) {
+            Some(leases::Kind::Read) => raw::F_RDLCK,
+            Some(leases::Kind::Write) => raw::F_WRLCK,
+            None => raw::F_UNLCK,
+        } as usize),
         raw::F_GET_RW_HINT => task.write(args.raw(2), &0u64).map(|()| 0),
         raw::F_SET_RW_HINT => task.read::<u64>(args.raw(2)).and_then(|hint| if hint <= 5 { Ok(0) } else { Err(Errno::EINVAL) }),
         raw::F_CREATED_QUERY => Ok(usize::from(file.created.load(std::sync::atomic::Ordering::Relaxed))),
@@ -133,7 +139,7 @@ fn fcntl(task: &Arc<Task>, args: &Args) -> SysResult {
     }
 }
 
-fn set_flags(task: &Arc<Task>, file: &Arc<File>, flags: u32) -> SysResult {
+fn set_flags(task: &Arc<Task>, fd: i32, file: &Arc<File>, flags: u32) -> SysResult {
     if (file.flags() ^ flags) & raw::O_NOATIME & flags != 0 {
         let credentials = task.credentials();
         if !crate::vfs::permission::is_owner(&file.inode.attributes()?, &credentials) {
@@ -141,9 +147,20 @@ fn set_flags(task: &Arc<Task>, file: &Arc<File>, flags: u32) -> SysResult {
         }
     }
     if (file.flags() ^ flags) & raw::FASYNC != 0 {
-        file.set_async(task, flags & raw::FASYNC != 0)?;
+        file.set_async(task, fd, flags & raw::FASYNC != 0)?;
     }
     file.set_flags(flags & SETTABLE_FLAGS);
+    Ok(0)
+}
+
+fn set_lease(task: &Arc<Task>, fd: i32, file: &Arc<File>, kind: u32) -> SysResult {
+    let leases = &file.inode.common().leases;
+    match kind {
+        raw::F_RDLCK => leases.take(task, file, fd, leases::Kind::Read)?,
+        raw::F_WRLCK => leases.take(task, file, fd, leases::Kind::Write)?,
+        raw::F_UNLCK => leases.give_back(task, file)?,
+        _ => return Err(Errno::EINVAL),
+    }
     Ok(0)
 }
 
@@ -197,7 +214,7 @@ fn ioctl(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         raw_ioctl::FIOASYNC => {
             let on = task.read::<i32>(argument)? != 0;
-            file.set_async(task, on)?;
+            file.set_async(task, args.int(0), on)?;
             file.set_flags(if on { file.flags() | raw::FASYNC } else { file.flags() & !raw::FASYNC });
         }
         raw_ioctl::FIOQSIZE => match file.inode.file_type() {

@@ -11,7 +11,7 @@ use super::{Arg, Args, Call, SysResult};
 use crate::task::{Credentials, Task};
 use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, SetAttributes, SetTime};
 use crate::vfs::write_access::WriteAccess;
-use crate::vfs::{Path as Place, permission, watch};
+use crate::vfs::{Path as Place, leases, permission, watch};
 
 use Arg::{Fd, Flags, Int, Mode, Path, Ptr, Size};
 
@@ -379,6 +379,7 @@ fn truncate(task: &Arc<Task>, args: &Args) -> SysResult {
     permission::check_writable_mount(&place)?;
     permission::check(place.inode(), &task.credentials(), permission::WRITE)?;
     let _access = WriteAccess::take(place.inode())?;
+    leases::break_leases(task, place.inode(), true, false)?;
     resize(task, place.inode(), args.long(1))?;
     watch::name_event(&place.name, raw::IN_MODIFY);
     Ok(0)

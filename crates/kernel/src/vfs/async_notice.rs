@@ -46,6 +46,8 @@ fn tell(kernel: &Kernel, owner: i32, info: &Siginfo) {
 /// What hears of readiness. It holds no file: were it to drop the last reference to one, that would happen with its queue locked.
 struct Notice {
     kernel: Weak<Kernel>,
+    /// Descriptor through which it was asked for, which the signal names.
+    fd: i32,
     owner: AtomicI32,
     signal: AtomicI32,
 }
@@ -70,16 +72,23 @@ fn code(events: PollEvents) -> i32 {
     }
 }
 
+/// What a signal about a file says: plain `SIGIO` nothing, one that `F_SETSIG` chose what happened to which descriptor.
+fn readiness(signal: i32, code: i32, band: u32, fd: i32) -> Siginfo {
+    if signal == 0 {
+        return crate::signal::info_from_kernel(raw::SIGIO as i32);
+    }
+    let mut info = Siginfo::zeroed();
+    info.si_signo = signal;
+    info.si_code = code;
+    info.fields[0] = u64::from(band);
+    info.fields[1] = u64::from(fd as u32);
+    info
+}
+
 impl Wake for Notice {
     fn wake(&self, events: PollEvents) {
         let Some(kernel) = self.kernel.upgrade() else { return };
-        let mut info = Siginfo::zeroed();
-        info.si_signo = match self.signal.load(Ordering::Relaxed) {
-            0 => raw::SIGIO as i32,
-            signal => signal,
-        };
-        info.si_code = code(events);
-        info.fields[0] = u64::from(events.bits());
+        let info = readiness(self.signal.load(Ordering::Relaxed), code(events), events.bits(), self.fd);
         tell(&kernel, self.owner.load(Ordering::Relaxed), &info);
     }
 }
@@ -112,11 +121,19 @@ impl AsyncNotice {
 }
 
 impl File {
+    /// Tells the file's owner that its lease is in somebody's way; `fd` is the descriptor that the lease was taken through.
+    pub fn tell_of_break(&self, kernel: &Kernel, fd: i32) {
+        /// `si_code` `POLL_MSG` and its `si_band`: `POLLIN | POLLRDNORM | POLLMSG`.
+        const MESSAGE: (i32, u32) = (3, 0x441);
+        let info = readiness(self.owner_signal.load(Ordering::Relaxed), MESSAGE.0, MESSAGE.1, fd);
+        tell(kernel, self.owner.load(Ordering::Relaxed), &info);
+    }
+
     /// `FASYNC` on or off. Files without readiness take no notice, as on Linux.
-    pub fn set_async(&self, task: &Task, on: bool) -> Result<(), Errno> {
+    pub fn set_async(&self, task: &Task, fd: i32, on: bool) -> Result<(), Errno> {
         self.async_notice.stop(self);
         let Some(queue) = self.ops.queue().filter(|_| on) else { return Ok(()) };
-        let notice = Arc::new(Notice { kernel: Arc::downgrade(&task.kernel), owner: AtomicI32::new(0), signal: AtomicI32::new(0) });
+        let notice = Arc::new(Notice { kernel: Arc::downgrade(&task.kernel), fd, owner: AtomicI32::new(0), signal: AtomicI32::new(0) });
         let id = queue.register(PollEvents::READ | PollEvents::WRITE, notice.clone());
         self.ops.watch(true);
         *self.async_notice.notice.lock() = Some((id, notice));

@@ -13,7 +13,7 @@ use super::async_notice::AsyncNotice;
 use super::inode::{DirectorySink, Inode};
 use super::locks::LockOwner;
 use super::watch;
-use super::write_access::WriteAccess;
+use super::write_access::{ReadAccess, WriteAccess};
 use crate::fs::epoll::EpollLinks;
 use crate::io::{Destination, Source};
 use crate::mm::Mapping;
@@ -178,6 +178,8 @@ pub struct File {
     pub async_notice: AsyncNotice,
     /// Held by files that were opened by name for writing.
     pub write_access: OnceLock<WriteAccess>,
+    /// Held by files that were opened by name for reading alone.
+    pub read_access: OnceLock<ReadAccess>,
     /// Whether opening it made it, `F_CREATED_QUERY`.
     pub created: AtomicBool,
 }
@@ -197,6 +199,7 @@ impl File {
             epolls: EpollLinks::default(),
             async_notice: AsyncNotice::default(),
             write_access: OnceLock::new(),
+            read_access: OnceLock::new(),
             created: AtomicBool::new(false),
         })
     }
@@ -266,6 +269,7 @@ impl Drop for File {
         self.epolls.file_gone(self);
         self.async_notice.end(self);
         self.inode.common().locks.release(LockOwner::description(self));
+        self.inode.common().leases.release(self);
         if self.flags() & raw::O_PATH == 0 {
             watch::file_event(self, if self.writable() { raw::IN_CLOSE_WRITE } else { raw::IN_CLOSE_NOWRITE });
         }

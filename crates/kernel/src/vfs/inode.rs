@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use cloudpilot_abi::Errno;
 use cloudpilot_abi::types::Timespec;
 
 use super::acl::Acl;
 use super::file::FileOps;
-use super::{Path, locks::FileLocks, watch::InodeWatches, write_access::WriteCount};
+use super::{Path, leases::FileLeases, locks::FileLocks, watch::InodeWatches, write_access::WriteCount};
 use crate::task::{Credentials, Task};
 
 /// What kind of thing an inode is; the values are `st_mode`'s type bits.
@@ -159,10 +160,14 @@ pub enum LinkTarget {
 pub struct InodeCommon {
     /// Advisory locks.
     pub locks: FileLocks,
+    /// Leases.
+    pub leases: FileLeases,
     /// inotify watches.
     pub watches: InodeWatches,
     /// Writers, or programs that run from it.
     pub writers: WriteCount,
+    /// Files that were opened by name for reading alone.
+    pub readers: AtomicI64,
 }
 
 /// Callback of directory reading: name, inode number, type, and the cursor *after* this entry; answers whether there was room.

@@ -10,6 +10,7 @@ pub mod entries;
 pub mod fd;
 pub mod file;
 pub mod inode;
+pub mod leases;
 pub mod locks;
 pub mod mount;
 pub mod name;

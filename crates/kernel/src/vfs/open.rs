@@ -8,11 +8,12 @@ use cloudpilot_abi::{Errno, raw};
 use super::acl;
 use super::file::File;
 use super::inode::{FileType, NewNode, SetAttributes};
+use super::leases;
 use super::name::{Name, Path};
 use super::permission::{self, EXECUTE, READ, WRITE};
 use super::walk::Walk;
 use super::watch;
-use super::write_access::WriteAccess;
+use super::write_access::{ReadAccess, WriteAccess};
 use crate::task::Task;
 
 /// Flags without any meaning of their own here (`O_LARGEFILE`, `O_SYNC`, …) are kept and reported by `F_GETFL`.
@@ -132,8 +133,11 @@ fn open_place(task: &Arc<Task>, walk: &Walk<'_>, place: Path, flags: u32, check:
             return Err(Errno::EPERM);
         }
     }
-    let access = if changes && file_type == FileType::Regular { Some(WriteAccess::take(&inode)?) } else { None };
-    if truncates && file_type == FileType::Regular {
+    let is_regular = file_type == FileType::Regular;
+    let access = if changes && is_regular { Some(WriteAccess::take(&inode)?) } else { None };
+    let read_access = (accesses == READ && is_regular).then(|| ReadAccess::take(&inode));
+    leases::break_leases(task, &inode, changes, flags & raw::O_NONBLOCK != 0)?;
+    if truncates && is_regular {
         inode.set_attributes(&SetAttributes { size: Some(0), ..SetAttributes::default() })?;
         task.kernel.settle_mappings();
         watch::name_event(&place.name, raw::IN_MODIFY);
@@ -145,6 +149,9 @@ fn open_place(task: &Arc<Task>, walk: &Walk<'_>, place: Path, flags: u32, check:
         && let Some(access) = access
     {
         let _ = file.write_access.set(access);
+    }
+    if let Some(access) = read_access {
+        let _ = file.read_access.set(access);
     }
     Ok(file)
 }
@@ -165,7 +172,10 @@ fn open_unlisted(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<
     let text = format!("#{}", inode.attributes()?.inode);
     let name = Name::unlisted(&directory.name, text.as_bytes(), Arc::clone(&inode));
     let ops = Arc::clone(&inode).open(flags & !raw::O_DIRECTORY, walk.task)?;
-    Ok(File::new(ops, inode, Some(Path { mount: directory.mount, name }), flags & !(O_TMPFILE_BIT | raw::O_DIRECTORY)))
+    let access = WriteAccess::take(&inode)?;
+    let file = File::new(ops, inode, Some(Path { mount: directory.mount, name }), flags & !(O_TMPFILE_BIT | raw::O_DIRECTORY));
+    let _ = file.write_access.set(access);
+    Ok(file)
 }
 
 /// Operations of a file opened with `O_PATH`: none.

@@ -1,4 +1,4 @@
-//! Who may write to a file and who may run it: never both at once, `ETXTBSY`.
+//! Who may write to a file and who may run it: never both at once, `ETXTBSY`. Readers are counted, too: a write lease allows no other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,6 +21,11 @@ impl WriteCount {
         self.0.fetch_sub(step, Ordering::AcqRel);
     }
 
+    /// The number itself.
+    pub fn count(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
     /// Whether somebody may write.
     pub fn is_written(&self) -> bool {
         self.0.load(Ordering::Acquire) > 0
@@ -41,6 +46,23 @@ impl WriteAccess {
 impl Drop for WriteAccess {
     fn drop(&mut self) {
         self.0.common().writers.undo(1);
+    }
+}
+
+/// Counts a file that was opened for reading alone, for as long as it is held.
+pub struct ReadAccess(Arc<dyn Inode>);
+
+impl ReadAccess {
+    /// Counts one more.
+    pub fn take(inode: &Arc<dyn Inode>) -> Self {
+        inode.common().readers.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(inode))
+    }
+}
+
+impl Drop for ReadAccess {
+    fn drop(&mut self) {
+        self.0.common().readers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
