@@ -21,6 +21,8 @@ FAMILIES = [
     "ttys",
     "ipc",
     "filters",
+    "tracedfilters",
+    "listeners",
     "tracing",
     "seizing",
     "contents",

@@ -34,6 +34,8 @@ pub const EVENT_EXEC: u32 = 4;
 pub const EVENT_VFORK_DONE: u32 = 5;
 /// See [`EVENT_FORK`].
 pub const EVENT_EXIT: u32 = 6;
+/// See [`EVENT_FORK`].
+pub const EVENT_SECCOMP: u32 = 7;
 /// `PTRACE_EVENT_STOP`: a stop that no signal's delivery is.
 const EVENT_STOP: i32 = 128;
 /// The trap flag.
@@ -65,6 +67,8 @@ pub enum Place {
     Entry,
     /// It has ended.
     Exit,
+    /// A filter leaves it to the tracer, with this word.
+    Filter(u32),
 }
 
 /// A stop.
@@ -139,6 +143,12 @@ impl Ptrace {
     /// Who traces the task.
     pub fn tracer(&self) -> Option<Arc<Process>> {
         self.state.lock().tracer.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Whether the task is stopped for its tracer.
+    pub fn is_stopped(&self) -> bool {
+        let state = self.state.lock();
+        state.stop.is_some() || state.listens
     }
 
     /// Lets the task go on.
@@ -381,7 +391,27 @@ pub fn around_call(task: &Arc<Task>, number: u32, serve: impl FnOnce(u32) -> Sys
     if call as i32 >= 0 && !emulates {
         return serve(call as u32);
     }
-    // The tracer called it off; what it put in its place is the result.
+    result_in_registers(task)
+}
+
+/// A filter leaves a call to the tracer. Answers the number that it is to have now, or what stands for its result where the tracer called it off.
+pub fn at_filter(task: &Arc<Task>, number: u32, data: u32) -> Result<u32, SysResult> {
+    task.cpu.lock().registers.rax = Errno::ENOSYS.to_return();
+    let code = raw::SIGTRAP as i32 | (EVENT_SECCOMP as i32) << 8;
+    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
+    info.si_code = code;
+    {
+        let mut state = task.ptrace.state.lock();
+        state.call = u64::from(number);
+        state.message = u64::from(data);
+    }
+    stop(task, code, Some(info), Place::Filter(data));
+    let call = task.ptrace.state.lock().call as i32;
+    u32::try_from(call).map_err(|_| result_in_registers(task))
+}
+
+/// What stands for the result of a call that the tracer called off.
+fn result_in_registers(task: &Task) -> SysResult {
     let value = task.cpu.lock().registers.rax as i64;
     if (-4095..0).contains(&value) { Err(Errno(value.unsigned_abs() as u16)) } else { Ok(value as usize) }
 }

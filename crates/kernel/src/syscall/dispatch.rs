@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloudpilot_abi::Errno;
-use cloudpilot_platform::Registers;
 
 use super::{Args, Call, Support, SysResult, strace, table};
+use crate::seccomp::{self, Verdict};
 use crate::task::Task;
 use crate::{ptrace, signal};
 
@@ -38,14 +38,14 @@ pub fn serve(task: &Arc<Task>) {
     let (number, args) = {
         let registers = &task.cpu.lock().registers;
         // Linux looks at the lower half alone.
-        (registers.rax as u32, arguments(registers))
+        (registers.rax as u32, Args::of(registers))
     };
     let call = table::table().get(number as usize);
     let shown = task.kernel.strace.is_some();
     let result = if task.is_traced.load(Ordering::Relaxed) {
         ptrace::around_call(task, number, |number| {
             // The tracer may have changed number and arguments.
-            let args = arguments(&task.cpu.lock().registers);
+            let args = Args::of(&task.cpu.lock().registers);
             run(task, number, table::table().get(number as usize), &args)
         })
     } else if shown {
@@ -67,16 +67,21 @@ pub fn serve(task: &Arc<Task>) {
     }
 }
 
-fn arguments(registers: &Registers) -> Args {
-    Args([registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9])
+fn run(task: &Arc<Task>, number: u32, call: Option<&Call>, args: &Args) -> SysResult {
+    if task.is_filtered.load(Ordering::Relaxed) {
+        match seccomp::judge(task, number, args) {
+            Verdict::Serve => {}
+            Verdict::ServeOther(number) => {
+                let args = Args::of(&task.cpu.lock().registers);
+                return handle(task, number, table::table().get(number as usize), &args);
+            }
+            Verdict::Answer(answer) => return answer,
+        }
+    }
+    handle(task, number, call, args)
 }
 
-fn run(task: &Arc<Task>, number: u32, call: Option<&Call>, args: &Args) -> SysResult {
-    if task.is_filtered.load(Ordering::Relaxed)
-        && let Some(answer) = crate::seccomp::judge(task, number, args)
-    {
-        return answer;
-    }
+fn handle(task: &Arc<Task>, number: u32, call: Option<&Call>, args: &Args) -> SysResult {
     let Some(call) = call else { return Err(Errno::ENOSYS) };
     if call.support == Support::Unsupported {
         task.kernel.unsupported.count(number);

@@ -43,6 +43,7 @@ pub mod xattr;
 use std::sync::Arc;
 
 use cloudpilot_abi::Errno;
+use cloudpilot_platform::Registers;
 
 use crate::task::Task;
 
@@ -54,6 +55,11 @@ pub type SysResult = Result<usize, Errno>;
 pub struct Args(pub [u64; 6]);
 
 impl Args {
+    /// As the registers have them.
+    pub fn of(registers: &Registers) -> Self {
+        Self([registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9])
+    }
+
     /// An argument whole.
     pub fn raw(&self, index: usize) -> u64 {
         self.0[index]

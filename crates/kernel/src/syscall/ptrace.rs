@@ -388,14 +388,18 @@ fn call_info(task: &Arc<Task>, target: &Arc<Task>, room: u64, data: u64) -> SysR
         Place::Elsewhere => 0,
         Place::Entry => 1,
         Place::Exit => 2,
+        Place::Filter(_) => 3,
     };
     let head = CallInfo { kind, pad: [0; 3], architecture: AUDIT_ARCH_X86_64, instruction: all.rip, stack: all.rsp };
     let mut bytes = bytemuck::bytes_of(&head).to_vec();
     match place {
         Place::Elsewhere => {}
-        Place::Entry => {
+        Place::Entry | Place::Filter(_) => {
             let words = [all.orig_rax, all.rdi, all.rsi, all.rdx, all.r10, all.r8, all.r9];
             bytes.extend_from_slice(bytemuck::cast_slice(&words));
+            if let Place::Filter(word) = place {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
         }
         Place::Exit => {
             bytes.extend_from_slice(&all.rax.to_le_bytes());

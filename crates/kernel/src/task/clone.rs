@@ -13,6 +13,7 @@ use crate::fs::pidfd;
 use crate::mm::Mm;
 use crate::namespace;
 use crate::ptrace;
+use crate::seccomp;
 use crate::signal::TaskSignals;
 use crate::vfs::FdTable;
 use crate::wait::{PollEvents, WaitQueue};
@@ -229,8 +230,6 @@ fn assemble(task: &Arc<Task>, arguments: &CloneArguments, tid: i32, mm: Arc<Mm>,
         scheduling: task.scheduling.lock().inherited(),
         command: Arc::clone(&task.command),
     });
-    child.seccomp.inherit(&task.seccomp);
-    child.is_filtered.store(task.is_filtered.load(Ordering::SeqCst), Ordering::SeqCst);
     if arguments.has(raw::CLONE_CHILD_CLEARTID) {
         child.clear_child_tid.store(arguments.child_tid, Ordering::Relaxed);
     }
@@ -285,7 +284,12 @@ fn publish(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) -> R
 /// Enters the child where others find it.
 fn enter(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) {
     let tables = &task.kernel.tasks;
-    child.process.family.lock().tasks.push(Arc::clone(child));
+    {
+        // A filter for all threads is either there already, or finds this one.
+        let mut family = child.process.family.lock();
+        seccomp::inherit(child, task);
+        family.tasks.push(Arc::clone(child));
+    }
     tables.insert_task(Arc::clone(child));
     if arguments.has(raw::CLONE_THREAD) {
         // Its process may have begun to end meanwhile, or another thread of it to exec.

@@ -104,6 +104,7 @@ pub fn finish(task: &Arc<Task>) {
     clear_tid(task);
     usage::thread_exits(task);
     leave_files(task);
+    task.seccomp.forget();
     let memory = leave_memory(task);
     let process = &task.process;
     let kernel = &task.kernel;

@@ -102,6 +102,8 @@ pub struct Task {
     work: AtomicU32,
     /// Where this task's kernel thread sleeps.
     pub parker: Arc<Parker>,
+    /// Whether it sleeps there so that only its end wakes it, for `/proc/<pid>/stat`.
+    sleeps_deeply: AtomicBool,
     /// Mask, pending signals, alternate stack.
     pub signals: Mutex<TaskSignals>,
     /// Who it is.
@@ -198,6 +200,7 @@ impl Task {
             in_guest: AtomicBool::new(false),
             work: AtomicU32::new(0),
             parker: Arc::default(),
+            sleeps_deeply: AtomicBool::new(false),
             signals: Mutex::new(parts.signals),
             credentials: Mutex::new(parts.credentials),
             namespaces: Mutex::new(parts.namespaces),
@@ -384,6 +387,7 @@ impl Task {
 
     /// Waits until `attempt` answers; only the end of the task ends the wait before that, and then there is no answer.
     pub fn block_killable<T>(&self, queue: &WaitQueue, mask: PollEvents, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+        self.sleeps_deeply.store(true, Ordering::Relaxed);
         let number = queue.register(mask, self.parker.clone());
         let result = loop {
             self.parker.reset();
@@ -396,7 +400,13 @@ impl Task {
             self.park(None);
         };
         queue.unregister(number);
+        self.sleeps_deeply.store(false, Ordering::Relaxed);
         result
+    }
+
+    /// Whether the task sleeps, and lets nothing but its end wake it.
+    pub fn sleeps_deeply(&self) -> bool {
+        self.sleeps_deeply.load(Ordering::Relaxed) && self.parker.is_sleeping()
     }
 
     /// Sleeps until the deadline or a signal.

@@ -21,7 +21,9 @@ fn state(live: &Live) -> (char, &'static str) {
     match &live.task {
         None if live.process.family.lock().exit.is_some() => ('Z', "zombie"),
         None => ('S', "sleeping"),
+        Some(task) if task.ptrace.is_stopped() => ('t', "tracing stop"),
         Some(task) if task.work().contains(Work::STOP) => ('T', "stopped"),
+        Some(task) if task.sleeps_deeply() => ('D', "disk sleep"),
         Some(task) if task.parker.is_sleeping() => ('S', "sleeping"),
         Some(_) => ('R', "running"),
     }
