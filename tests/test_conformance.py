@@ -30,6 +30,7 @@ FAMILIES = [
     "namespaces",
     "mappings",
     "leases",
+    "memfds",
 ]
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]

@@ -22,6 +22,17 @@ pub enum Content {
     Platform,
 }
 
+/// Counts, by being there, something that may write to a memfd.
+#[derive(Clone, Default)]
+pub struct WriterMark(Arc<()>);
+
+impl WriterMark {
+    /// Whether there is another one of the same memfd.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 /// One area; its start is its key in the address space's map.
 #[derive(Clone)]
 pub struct Area {
@@ -39,6 +50,8 @@ pub struct Area {
     pub content: Content,
     /// The mapped file and the offset in it of the area's start.
     pub file: Option<(Arc<File>, u64)>,
+    /// Held by shared mappings of a memfd that may write to it: what stands in the way of `F_SEAL_WRITE`.
+    pub writer: Option<WriterMark>,
     /// `[heap]`, `[stack]`, ….
     pub name: Option<String>,
     /// `MADV_DONTFORK`.

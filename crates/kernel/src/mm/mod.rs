@@ -9,6 +9,7 @@
 //! Lock order: `Mm::state`, then a memory object's pages, then the memory file's ranges. The stub's calls are made with `state` locked.
 
 pub mod access;
+mod advice;
 mod area;
 mod extents;
 mod fault;
@@ -17,6 +18,8 @@ mod fork;
 mod map;
 mod mapped;
 mod patch;
+mod protect;
+mod remap;
 pub mod report;
 
 use std::collections::BTreeMap;
@@ -28,7 +31,7 @@ use cloudpilot_memory::{MemoryFile, Object, Range};
 use cloudpilot_platform::AddressLimits;
 use parking_lot::RwLock;
 
-pub use area::{Area, Content};
+pub use area::{Area, Content, WriterMark};
 pub use fault::FaultError;
 pub use map::{MapRequest, Placement};
 pub use patch::Within;
@@ -44,6 +47,10 @@ pub enum Mapping {
     Zero,
     /// Pages of our memory file: tmpfs, memfds, shared memory. Offset 0 of the file is offset 0 of the object.
     Object(Arc<Object>),
+    /// The same of a file that can be sealed against writes: whoever may write through a shared mapping holds a mark.
+    Sealable(Arc<Object>, WriterMark),
+    /// The same of one that is sealed: shared mappings can only read.
+    Sealed(Arc<Object>),
     /// A host file, mapped by the stub itself. Shared writable mappings only of files opened for writing in a volume.
     Host(Arc<OwnedFd>),
 }

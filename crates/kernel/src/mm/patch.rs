@@ -187,6 +187,7 @@ impl Mm {
                 grows_down: false,
                 content: Content::Anonymous,
                 file: None,
+                writer: None,
                 name: Some("[syscalls]".to_owned()),
                 keep_from_fork: false,
                 wipe_on_fork: false,

@@ -97,7 +97,11 @@ fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
             return Err(Errno::EOVERFLOW);
         }
         request.mapping = file.ops.mapping(&file, shared, writable)?;
-        request.may_write = !shared || writable;
+        let is_sealed = shared && matches!(request.mapping, Mapping::Sealed(_));
+        if is_sealed && protection & raw::PROT_WRITE != 0 {
+            return Err(Errno::EPERM);
+        }
+        request.may_write = !shared || writable && !is_sealed;
         request.offset = offset;
         if !matches!(request.mapping, Mapping::Zero) {
             request.file = Some(file);

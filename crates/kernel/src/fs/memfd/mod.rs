@@ -11,7 +11,7 @@ use cloudpilot_memory::Object;
 use parking_lot::Mutex;
 
 use crate::io::{Destination, Source};
-use crate::mm::Mapping;
+use crate::mm::{Mapping, WriterMark};
 use crate::task::{Credentials, Task};
 use crate::vfs::file::{File, FileOps};
 use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, Inode, InodeCommon, SetAttributes, SetTime};
@@ -28,8 +28,6 @@ const LARGEST: u64 = i64::MAX as u64;
 
 struct State {
     seals: u32,
-    /// A shared writable mapping was made at some time; whether one is left, the object's owners tell.
-    mapped_writable: bool,
     permissions: u32,
     uid: u32,
     gid: u32,
@@ -42,6 +40,8 @@ struct State {
 pub struct Memfd {
     common: InodeCommon,
     object: Arc<Object>,
+    /// Cloned for each shared mapping that may write.
+    writer: WriterMark,
     number: u64,
     name: Vec<u8>,
     state: Mutex<State>,
@@ -63,19 +63,11 @@ pub fn create(task: &Task, name: Vec<u8>, flags: u32) -> Arc<File> {
     }
     let credentials: Arc<Credentials> = task.credentials();
     let now = crate::time::realtime();
-    let state = State {
-        seals,
-        mapped_writable: false,
-        permissions,
-        uid: credentials.fsuid,
-        gid: credentials.fsgid,
-        accessed: now,
-        modified: now,
-        changed: now,
-    };
+    let state = State { seals, permissions, uid: credentials.fsuid, gid: credentials.fsgid, accessed: now, modified: now, changed: now };
     let memfd = Arc::new(Memfd {
         common: InodeCommon::default(),
         object: Object::new(&task.kernel.memory, 0),
+        writer: WriterMark::default(),
         number: crate::vfs::anonymous::next_number(),
         name,
         state: Mutex::new(state),
@@ -87,8 +79,16 @@ fn of_file(file: &File) -> Result<&Arc<Memfd>, Errno> {
     file.ops_as::<MemfdOps>().map(|ops| &ops.memfd).ok_or(Errno::EINVAL)
 }
 
+/// Files of a tmpfs count as sealed against seals, as on Linux, where memfds are files of one.
+fn is_on_tmpfs(file: &File) -> bool {
+    file.inode.file_type() == FileType::Regular && file.path.as_ref().is_some_and(|path| path.mount.kind == "tmpfs")
+}
+
 /// `F_GET_SEALS`.
 pub fn seals(file: &File) -> Result<u32, Errno> {
+    if is_on_tmpfs(file) {
+        return Ok(raw::F_SEAL_SEAL);
+    }
     Ok(of_file(file)?.state.lock().seals)
 }
 
@@ -100,17 +100,15 @@ pub fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
     if seals & !ALL_SEALS != 0 {
         return Err(Errno::EINVAL);
     }
+    if is_on_tmpfs(file) {
+        return Err(Errno::EPERM);
+    }
     let memfd = of_file(file)?;
     let mut state = memfd.state.lock();
     if state.seals & raw::F_SEAL_SEAL != 0 {
         return Err(Errno::EPERM);
     }
-    // Mappings hold the object too.
-    if seals & raw::F_SEAL_WRITE != 0
-        && state.seals & raw::F_SEAL_WRITE == 0
-        && state.mapped_writable
-        && Arc::strong_count(&memfd.object) > 1
-    {
+    if seals & raw::F_SEAL_WRITE != 0 && state.seals & raw::F_SEAL_WRITE == 0 && memfd.writer.is_shared() {
         return Err(Errno::EBUSY);
     }
     state.seals |= seals;
@@ -237,6 +235,9 @@ impl FileOps for MemfdOps {
     }
 
     fn write(&self, file: &File, source: &mut Source<'_>, offset: u64) -> Result<usize, Errno> {
+        if source.remaining() == 0 {
+            return Ok(0);
+        }
         let memfd = &self.memfd;
         // The seals stay locked: a write that was let through must not happen after its seal was set.
         let state = memfd.state.lock();
@@ -245,12 +246,12 @@ impl FileOps for MemfdOps {
         }
         let size = memfd.object.size();
         let offset = if source.appends_to(file) { size } else { offset };
-        if offset >= LARGEST && source.remaining() > 0 {
+        if offset >= LARGEST {
             return Err(Errno::EFBIG);
         }
         let mut length = source.remaining().min(usize::try_from(LARGEST - offset).unwrap_or(usize::MAX));
         if state.seals & raw::F_SEAL_GROW != 0 {
-            if offset >= size && length > 0 {
+            if offset >= size {
                 return Err(Errno::EPERM);
             }
             // A page that would reach past the end is refused whole.
@@ -290,13 +291,15 @@ impl FileOps for MemfdOps {
         self.memfd.object.seek(offset, data).ok_or(Errno::ENXIO)
     }
 
-    fn mapping(&self, file: &File, shared: bool, writable: bool) -> Result<Mapping, Errno> {
-        let mut state = self.memfd.state.lock();
-        if shared && file.writable() && state.seals & (raw::F_SEAL_WRITE | raw::F_SEAL_FUTURE_WRITE) != 0 && writable {
-            return Err(Errno::EPERM);
-        }
-        state.mapped_writable |= shared && writable;
-        Ok(Mapping::Object(Arc::clone(&self.memfd.object)))
+    fn mapping(&self, _file: &File, shared: bool, writable: bool) -> Result<Mapping, Errno> {
+        let object = Arc::clone(&self.memfd.object);
+        // The mark is taken with the seals locked: a seal that comes next sees it.
+        let state = self.memfd.state.lock();
+        Ok(match shared {
+            true if state.seals & (raw::F_SEAL_WRITE | raw::F_SEAL_FUTURE_WRITE) != 0 => Mapping::Sealed(object),
+            true if writable => Mapping::Sealable(object, self.memfd.writer.clone()),
+            _ => Mapping::Object(object),
+        })
     }
 
     fn sync(&self, _file: &File, _data_only: bool) -> Result<(), Errno> {
