@@ -28,6 +28,7 @@ FAMILIES = [
     "contents",
     "paths",
     "namespaces",
+    "numbers",
     "mappings",
     "leases",
     "memfds",

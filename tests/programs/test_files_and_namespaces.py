@@ -66,6 +66,34 @@ def test_bubblewrap(pilot: Pilot) -> None:
     assert out == "7\n8\ninner\nx\nread-only\n"
 
 
+@needs("bwrap", "ps")
+@pytest.mark.parametrize("user", ["0:0", "1000:1000"])
+def test_bubblewrap_shares_nothing(pilot: Pilot, user: str) -> None:
+    command = "bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev sh -c 'echo $$; ps -eo pid=,comm= | cat; kill -KILL 1; sleep 9 & echo kept'"
+    inside = pilot.run("--user", user, "--", "sh", "-c", command, timeout=60)
+    lines = [line.split() for line in inside.stdout.decode().splitlines()]
+    assert lines[0] == ["2"]
+    assert lines[1:3] == [["1", "bwrap"], ["2", "sh"]]
+    assert [line[1] for line in lines[3:-1]] == ["ps", "cat"]
+    assert lines[-1] == ["kept"]
+
+
+@needs("unshare", "mount", "ps")
+@pytest.mark.parametrize("options", ["-p", "-Urp"])
+def test_unshare_processes(pilot: Pilot, options: str) -> None:
+    out = pilot.script(f"""
+        unshare {options} --fork --mount-proc sh -c 'echo $$; ps -o pid=,comm= $$; (sleep 100 &); kill -TERM $$; cat /proc/self/status | grep ^NSpid'
+        ps -eo comm= | grep -c '^sleep' || true
+    """)
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["1"]
+    assert lines[1] == ["1", "sh"]
+    # Its own number, and nobody else's; what it left behind ended with it.
+    assert lines[2][0] == "NSpid:"
+    assert len(lines[2]) == 2
+    assert lines[3] == ["0"]
+
+
 @needs("unshare", "mount")
 def test_unshare_and_mount(pilot: Pilot) -> None:
     out = pilot.script("""

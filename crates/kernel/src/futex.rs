@@ -293,7 +293,7 @@ fn take_lock(task: &Task, address: u64, tid: u32, waited_for: bool, contend: boo
             tid | word & raw::FUTEX_OWNER_DIED | if waited_for { raw::FUTEX_WAITERS } else { 0 }
         } else if owner == tid {
             return Err(Errno::EDEADLK);
-        } else if task.kernel.tasks.find(owner as i32).is_none() {
+        } else if task.find_task(owner as i32).is_none() {
             return Err(Errno::ESRCH);
         } else if contend {
             word | raw::FUTEX_WAITERS
@@ -310,7 +310,7 @@ fn take_lock(task: &Task, address: u64, tid: u32, waited_for: bool, contend: boo
 /// told of anybody's priority.
 pub fn lock(task: &Arc<Task>, address: u64, shared: bool, deadline: Option<u64>, try_only: bool) -> Result<usize, Errno> {
     let key = key(task, address, shared)?;
-    let tid = task.tid() as u32;
+    let tid = task.own_tid() as u32;
     let waiter = {
         let mut bucket = buckets()[index(key)].lock();
         let waited_for = bucket.iter().any(|waiter| waiter.waits(key, Kind::Lock));
@@ -344,7 +344,7 @@ fn wait_for_lock(task: &Arc<Task>, waiter: &Arc<Waiter>, deadline: Option<u64>) 
 /// Gives a lock to the first who waits for it; false if nobody does. `died` adds `FUTEX_OWNER_DIED`.
 fn hand_over(task: &Task, bucket: &mut Vec<Arc<Waiter>>, key: FutexKey, address: u64, died: u32) -> Result<bool, Errno> {
     let Some(position) = bucket.iter().position(|waiter| waiter.waits(key, Kind::Lock)) else { return Ok(false) };
-    let new = bucket[position].task.tid() as u32 | raw::FUTEX_WAITERS | died;
+    let new = bucket[position].task.own_tid() as u32 | raw::FUTEX_WAITERS | died;
     let mut word = load(task, address)?;
     loop {
         match compare_exchange(task, address, word, new)? {
@@ -362,7 +362,7 @@ pub fn unlock(task: &Task, address: u64, shared: bool) -> Result<usize, Errno> {
     let mut bucket = buckets()[index(key)].lock();
     loop {
         let word = load(task, address)?;
-        if word & raw::FUTEX_TID_MASK != task.tid() as u32 {
+        if word & raw::FUTEX_TID_MASK != task.own_tid() as u32 {
             return Err(Errno::EPERM);
         }
         if hand_over(task, &mut bucket, key, address, 0)? || compare_exchange(task, address, word, 0)? == word {
@@ -407,7 +407,7 @@ pub fn requeue_to_lock(task: &Task, (from, to): (u64, u64), count: usize, expect
     let mut moved = moved.into_iter();
     if let Some(top) = moved.next() {
         let waited_for = total > 1 || bucket.iter().any(|waiter| waiter.waits(target, Kind::Lock));
-        match take_lock(task, to, top.task.tid() as u32, waited_for, true) {
+        match take_lock(task, to, top.task.own_tid() as u32, waited_for, true) {
             Ok(true) => top.wake(),
             Ok(false) => await_lock(bucket, top, target),
             Err(errno) => {
@@ -445,7 +445,7 @@ fn release_locks(task: &Arc<Task>) {
             let FutexKey::Private(_, address) = found else { continue };
             let mut bucket = bucket.lock();
             let owned = key(task, address, false) == Ok(found)
-                && load(task, address).is_ok_and(|word| word & raw::FUTEX_TID_MASK == task.tid() as u32);
+                && load(task, address).is_ok_and(|word| word & raw::FUTEX_TID_MASK == task.own_tid() as u32);
             if owned {
                 // The word was readable just now; another thread may unmap it, and then nobody can have the lock.
                 let _ = hand_over(task, &mut bucket, found, address, raw::FUTEX_OWNER_DIED);
@@ -484,7 +484,7 @@ fn release_robust(task: &Arc<Task>) {
 fn release(task: &Arc<Task>, address: u64, inherits: bool) {
     loop {
         let Ok(old) = load(task, address) else { return };
-        if old & raw::FUTEX_TID_MASK != task.tid() as u32 {
+        if old & raw::FUTEX_TID_MASK != task.own_tid() as u32 {
             return;
         }
         let new = old & raw::FUTEX_WAITERS | raw::FUTEX_OWNER_DIED;

@@ -297,8 +297,8 @@ fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> boo
     }
     let quiet = tracer.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
     if !quiet {
-        let mut told = exit::child_info(&task.process, raw::SIGCHLD as i32, raw::CLD_TRAPPED as i32, code & 0x7f);
-        told.fields[0] = told.fields[0] & !0xffff_ffff | u64::from(task.tid() as u32);
+        let mut told = exit::child_info(&task.process, &tracer.numbers, raw::SIGCHLD as i32, raw::CLD_TRAPPED as i32, code & 0x7f);
+        told.fields[0] = told.fields[0] & !0xffff_ffff | u64::from(tracer.numbers.show(task.tid()) as u32);
         signal::send_to_process(&tracer, &told);
     }
     tracer.changes.notify(PollEvents::IN);
@@ -316,7 +316,7 @@ pub fn before_signal(task: &Arc<Task>, info: Siginfo) -> Option<Siginfo> {
         _ => {
             let mut new = signal::info_from_task(task, let_through, raw::SI_USER as i32);
             if let Some(tracer) = task.ptrace.tracer() {
-                new.fields[0] = u64::from(tracer.pid as u32);
+                new.fields[0] = u64::from(task.shows(tracer.pid) as u32);
             }
             Some(new)
         }
@@ -346,12 +346,13 @@ fn plain_stop(task: &Arc<Task>, number: i32) -> i32 {
     wait_for_word(task)
 }
 
-/// Stops at an event, if the tracer asked for those of its kind.
-pub fn at_event(task: &Arc<Task>, event: u32, message: u64) {
+/// Stops at an event about a task, if the tracer asked for those of its kind.
+pub fn at_event(task: &Arc<Task>, event: u32, about: i32) {
     if !wants(task, event) {
         return;
     }
-    task.ptrace.state.lock().message = message;
+    let message = task.ptrace.tracer().map_or(0, |tracer| tracer.numbers.show(about));
+    task.ptrace.state.lock().message = message as u64;
     let code = raw::SIGTRAP as i32 | (event as i32) << 8;
     let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
     info.si_code = code;

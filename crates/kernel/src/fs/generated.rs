@@ -18,8 +18,8 @@ use crate::vfs::inode::{Attributes, DirectorySink, FileType, FilesystemFigures, 
 /// Most bytes that one write to a generated file takes: these are settings, not storage.
 const WRITE_LIMIT: usize = 4096;
 
-/// Makes the bytes of a file.
-pub type Make = Box<dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync>;
+/// Makes the bytes of a file for a task that reads it (none: the kernel itself).
+pub type Make = Box<dyn Fn(Option<&Task>) -> Result<Vec<u8>, Errno> + Send + Sync>;
 /// Takes what a task (none: the kernel itself) writes.
 pub type Take = Box<dyn Fn(Option<&Task>, &[u8]) -> Result<(), Errno> + Send + Sync>;
 /// Judges an open beyond the permission bits.
@@ -92,6 +92,11 @@ impl Plan {
 
     /// A file that anyone may read, owned by root.
     pub fn file(make: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static) -> Self {
+        Self::file_for(move |_| make())
+    }
+
+    /// Like [`file`](Self::file), where what it shows depends on who reads it.
+    pub fn file_for(make: impl Fn(Option<&Task>) -> Result<Vec<u8>, Errno> + Send + Sync + 'static) -> Self {
         Self { permissions: 0o444, owner: (0, 0), kind: Kind::File { make: Box::new(make), take: None, judge: None } }
     }
 
@@ -320,7 +325,7 @@ struct OpenFile {
 }
 
 impl OpenFile {
-    fn bytes(&self, fresh: bool) -> Result<Arc<[u8]>, Errno> {
+    fn bytes(&self, fresh: bool, reader: Option<&Task>) -> Result<Arc<[u8]>, Errno> {
         let kept = self.bytes.lock().clone();
         if let (Some(kept), false) = (kept, fresh) {
             return Ok(kept);
@@ -329,7 +334,7 @@ impl OpenFile {
             return Err(Errno::EINVAL);
         };
         // Made without the lock: making may look at other files and tasks.
-        let made: Arc<[u8]> = make()?.into();
+        let made: Arc<[u8]> = make(reader)?.into();
         *self.bytes.lock() = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -341,7 +346,7 @@ impl FileOps for OpenFile {
     }
 
     fn read(&self, _file: &File, destination: &mut Destination<'_>, offset: u64) -> Result<usize, Errno> {
-        let bytes = self.bytes(offset == 0)?;
+        let bytes = self.bytes(offset == 0, destination.task())?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         destination.put(&bytes[start..])
     }

@@ -2,18 +2,26 @@
 
 use std::sync::Arc;
 
-use cloudpilot_abi::Errno;
+use cloudpilot_abi::{Errno, raw};
 
 use super::tmpfs::Tmpfs;
 use crate::Kernel;
-use crate::task::Credentials;
+use crate::task::{Credentials, Task};
 use crate::vfs::inode::{Inode, SetAttributes};
 
-/// A new filesystem of a kind, with options as in `mount -o`: its root. `ENODEV` for kinds that are not there.
-pub fn make(kernel: &Arc<Kernel>, kind: &[u8], options: &[u8], maker: &Credentials) -> Result<Arc<dyn Inode>, Errno> {
+/// A new filesystem of a kind, with options as in `mount -o`: its root. `ENODEV` for kinds that are not there, `EPERM` for a procfs of a PID
+/// namespace over which the task has no power.
+pub fn make(task: &Task, kind: &[u8], options: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+    let kernel = &task.kernel;
     match kind {
-        b"tmpfs" | b"ramfs" => memory(kernel, options, maker),
-        b"proc" => Ok(super::proc::root(kernel)),
+        b"tmpfs" | b"ramfs" => memory(kernel, options, &task.credentials()),
+        b"proc" => {
+            let numbers = Arc::clone(&task.namespaces().pid_for_children);
+            if !task.credentials().has_in(&numbers.owner, raw::CAP_SYS_ADMIN) {
+                return Err(Errno::EPERM);
+            }
+            Ok(super::proc::root_of(kernel, &numbers))
+        }
         b"sysfs" => Ok(super::sys::root(kernel)),
         b"cgroup2" => Ok(super::sys::cgroup::root(kernel)),
         b"devpts" => Ok(super::devpts::root(kernel)),

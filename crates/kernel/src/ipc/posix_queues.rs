@@ -86,6 +86,7 @@ impl Notify {
             Means::Signal(number, value) => {
                 if let Some(process) = self.process.upgrade() {
                     let mut info = signal::info_from_task(sender, number, raw::SI_MESGQ);
+                    info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(process.numbers.show(sender.process.pid) as u32);
                     info.fields[1] = value;
                     signal::send_to_process(&process, &info);
                 }
@@ -265,7 +266,7 @@ impl FileOps for Handle {
         let text = {
             let state = self.0.state.lock();
             let bytes: usize = state.messages.iter().map(|(_, text)| text.len()).sum();
-            let pid = state.notify.as_ref().map_or(0, |notify| notify.pid);
+            let pid = state.notify.as_ref().map_or(0, |notify| destination.task().map_or(notify.pid, |reader| reader.shows(notify.pid)));
             let (kind, signal) = match state.notify.as_ref().map(|notify| &notify.means) {
                 None => (0, 0),
                 Some(Means::Signal(number, _)) => (raw::SIGEV_SIGNAL, *number),

@@ -8,6 +8,7 @@ use cloudpilot_abi::types::Timespec;
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
+use super::pid::PidNamespace;
 use super::user::UserNamespace;
 use super::{CgroupSpace, IpcSpace, MountSpace, Namespaces, NetSpace, Uts};
 use crate::task::{FsContext, Task};
@@ -34,6 +35,8 @@ pub enum Held {
     Net(Arc<NetSpace>),
     /// `CLONE_NEWCGROUP`.
     Cgroup(Arc<CgroupSpace>),
+    /// `CLONE_NEWPID`.
+    Pid(Arc<PidNamespace>),
     /// Of a kind of which there is only one: name and number.
     Only(&'static str, u32, u64),
 }
@@ -49,7 +52,11 @@ impl Held {
             b"ipc" => Self::Ipc(Arc::clone(&own.ipc)),
             b"net" => Self::Net(Arc::clone(&own.net)),
             b"cgroup" => Self::Cgroup(Arc::clone(&own.cgroup)),
-            b"pid" | b"pid_for_children" => Self::Only("pid", raw::CLONE_NEWPID, 4_026_531_836),
+            b"pid" => Self::Pid(Arc::clone(&task.process.numbers)),
+            // It is not there before its first process is.
+            b"pid_for_children" => {
+                Self::Pid(Some(&own.pid_for_children).filter(|space| space.is_first() || space.init().is_some())?.clone())
+            }
             b"time" | b"time_for_children" => Self::Only("time", raw::CLONE_NEWTIME, 4_026_531_834),
             _ => return None,
         })
@@ -64,6 +71,7 @@ impl Held {
             Self::Ipc(held) => ("ipc", raw::CLONE_NEWIPC, held.number),
             Self::Net(held) => ("net", raw::CLONE_NEWNET, held.number),
             Self::Cgroup(held) => ("cgroup", raw::CLONE_NEWCGROUP, held.number),
+            Self::Pid(held) => ("pid", raw::CLONE_NEWPID, held.number),
             Self::Only(kind, flag, number) => (kind, *flag, *number),
         }
     }
@@ -85,6 +93,7 @@ impl Held {
             Self::Ipc(held) => &held.owner,
             Self::Net(held) => &held.owner,
             Self::Cgroup(held) => &held.owner,
+            Self::Pid(held) => &held.owner,
             Self::Only(..) => super::user::first(),
         })
     }
@@ -110,6 +119,9 @@ impl Held {
             Self::Ipc(held) => own.ipc = Arc::clone(held),
             Self::Net(held) => own.net = Arc::clone(held),
             Self::Cgroup(held) => own.cgroup = Arc::clone(held),
+            // Its children go there; the way leads down only.
+            Self::Pid(held) if !held.is_within(&task.process.numbers) => return Err(Errno::EINVAL),
+            Self::Pid(held) => own.pid_for_children = Arc::clone(held),
             Self::Mount(held) => {
                 if !credentials.has_here(raw::CAP_SYS_CHROOT) {
                     return Err(Errno::EPERM);
@@ -163,7 +175,7 @@ pub fn set(task: &Arc<Task>, file: &File, kinds: u32) -> Result<(), Errno> {
     if !crate::fs::proc::may_trace(task, &target) {
         return Err(Errno::EPERM);
     }
-    for name in ["user", "uts", "ipc", "net", "cgroup", "mnt"] {
+    for name in ["user", "uts", "ipc", "net", "cgroup", "mnt", "pid"] {
         let held = Held::of(&target, name.as_bytes()).ok_or(Errno::EINVAL)?;
         let (_, flag, number) = held.identity();
         let already = Held::of(task, name.as_bytes()).is_some_and(|own| own.identity().2 == number);
@@ -244,20 +256,24 @@ impl FileOps for NamespaceFile {
     }
 
     fn ioctl(&self, _file: &File, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
-        let open = |user: Arc<UserNamespace>| {
+        let open = |held: Held| {
             // What lies above the caller's own is not for it to see.
-            if !user.is_within(&task.credentials().user) {
+            let is_visible = match &held {
+                Held::User(user) => user.is_within(&task.credentials().user),
+                Held::Pid(space) => space.is_within(&task.process.numbers),
+                _ => true,
+            };
+            if !is_visible {
                 return Err(Errno::EPERM);
             }
-            let inode = Held::User(user.clone()).inode();
-            let file = File::new(Arc::new(Self(Held::User(user))), inode, None, raw::O_RDONLY);
+            let file = File::new(Arc::new(Self(held.clone())), held.inode(), None, raw::O_RDONLY);
             task.install(file, true).map(|fd| fd as usize)
         };
         match request {
-            NS_GET_USERNS => open(self.0.owner()),
+            NS_GET_USERNS => open(Held::User(self.0.owner())),
             NS_GET_PARENT => match &self.0 {
-                Held::User(user) => open(Arc::clone(user.parent.as_ref().ok_or(Errno::EPERM)?)),
-                Held::Only("pid", ..) => Err(Errno::EPERM),
+                Held::User(user) => open(Held::User(Arc::clone(user.parent.as_ref().ok_or(Errno::EPERM)?))),
+                Held::Pid(space) => open(Held::Pid(Arc::clone(space.parent.as_ref().ok_or(Errno::EPERM)?))),
                 _ => Err(Errno::EINVAL),
             },
             NS_GET_NSTYPE => Ok(self.0.identity().1 as usize),

@@ -1,8 +1,10 @@
-//! Namespaces, `namespaces(7)`: what a task takes for the machine's names, mounts, IPC objects and network. Users are in [`user`].
+//! Namespaces, `namespaces(7)`: what a task takes for the machine's names, mounts, IPC objects and network. Users are in [`user`], processes in
+//! [`pid`].
 //!
 //! A task's set is replaced as a whole, never changed in place.
 
 pub mod file;
+pub mod pid;
 pub mod user;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +18,7 @@ use crate::ipc::Ipc;
 use crate::net::{Net, unix};
 use crate::task::{Credentials, FsContext, FsState, Task};
 use crate::vfs::{Mount, Mounts, Path};
+use pid::PidNamespace;
 use user::UserNamespace;
 
 /// Number of the first user namespace; like those of the other first ones it is the one that Linux gives.
@@ -107,6 +110,8 @@ pub struct Namespaces {
     pub net: Arc<NetSpace>,
     /// `CLONE_NEWCGROUP`.
     pub cgroup: Arc<CgroupSpace>,
+    /// `CLONE_NEWPID`: where its children will be; where it is itself says its process.
+    pub pid_for_children: Arc<PidNamespace>,
 }
 
 /// What answers for a set of namespaces.
@@ -163,6 +168,7 @@ impl Namespaces {
             ipc: Arc::new(IpcSpace { number: FIRST_IPC, owner: owner(), ipc }),
             net: Arc::new(NetSpace { number: FIRST_NET, owner: owner(), net, network }),
             cgroup: Arc::new(CgroupSpace { number: FIRST_CGROUP, owner: owner() }),
+            pid_for_children: Arc::clone(pid::first()),
         })
     }
 
@@ -219,7 +225,7 @@ pub struct Fresh {
 
 /// Makes the namespaces that `flags` ask for, for a task like `task`. `EPERM` without the capability, but for user namespaces.
 pub fn make(task: &Task, flags: u32) -> Result<Fresh, Errno> {
-    if flags & (raw::CLONE_NEWPID | raw::CLONE_NEWTIME) != 0 {
+    if flags & raw::CLONE_NEWTIME != 0 {
         // As a kernel that was built without them.
         return Err(Errno::EINVAL);
     }
@@ -240,8 +246,14 @@ pub fn make(task: &Task, flags: u32) -> Result<Fresh, Errno> {
     if flags & ALL & !raw::CLONE_NEWUSER != 0 && !credentials.has_here(raw::CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
+    let pid_for_children =
+        (flags & raw::CLONE_NEWPID != 0).then(|| PidNamespace::new(&task.process, &own.pid_for_children, &credentials.user)).transpose()?;
     let mut places = task.fs();
-    let namespaces = Set::from(own.with_new(flags, &credentials.user, &task.kernel.mounts, &mut places));
+    let mut new = own.with_new(flags, &credentials.user, &task.kernel.mounts, &mut places);
+    if let Some(space) = pid_for_children {
+        new.pid_for_children = space;
+    }
+    let namespaces = Set::from(new);
     Ok(Fresh { credentials, namespaces, places })
 }
 

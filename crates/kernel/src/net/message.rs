@@ -39,7 +39,7 @@ pub const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Credentials {
-    /// Process.
+    /// Process, by the kernel's number but in what tasks say and hear.
     pub pid: i32,
     /// User.
     pub uid: u32,
@@ -59,6 +59,11 @@ impl Credentials {
     pub fn of_task(task: &Task) -> Self {
         let credentials = task.credentials();
         Self { pid: task.process.pid, uid: credentials.ruid, gid: credentials.rgid }
+    }
+
+    /// As a task sees them.
+    pub fn shown_to(self, task: &Task) -> Self {
+        Self { pid: task.shows(self.pid), ..self }
     }
 
     /// A task's effective ones, as `SO_PEERCRED` reports them.

@@ -330,7 +330,7 @@ impl Socket for NetlinkSocket {
         match (*number, wanted) {
             (Some(own), wanted) if wanted != 0 && wanted != own => return Err(Errno::EINVAL),
             (Some(_), _) => {}
-            (None, 0) => *number = Some(self.numbers.any(task.process.pid as u32)),
+            (None, 0) => *number = Some(self.numbers.any(task.process.own_pid() as u32)),
             (None, wanted) if self.numbers.take(wanted) => *number = Some(wanted),
             (None, _) => return Err(Errno::EADDRINUSE),
         }
@@ -341,7 +341,7 @@ impl Socket for NetlinkSocket {
         if decode_address(address)? != 0 {
             return Err(Errno::EPERM);
         }
-        self.ensure_number(task.process.pid);
+        self.ensure_number(task.process.own_pid());
         Ok(())
     }
 

@@ -209,7 +209,7 @@ impl Notifier {
             let mut calls = self.calls.lock();
             let call = calls.waiting.iter_mut().find(|call| call.stage == Stage::Asked).ok_or(Errno::ENOENT)?;
             call.stage = Stage::Received;
-            Notification { id: call.id, pid: call.task.tid() as u32, flags: 0, data: call.data }
+            Notification { id: call.id, pid: task.shows(call.task.tid()) as u32, flags: 0, data: call.data }
         };
         self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
         if task.write(place, &given).is_ok() {

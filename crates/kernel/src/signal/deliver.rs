@@ -1,6 +1,7 @@
 //! Delivery: what a task does about its pending signals before it goes back to the guest.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::types::{Sigaction, Siginfo};
 use cloudpilot_abi::{Errno, raw};
@@ -43,6 +44,8 @@ pub fn deliver(task: &Arc<Task>, mut call: Option<Interrupted>) {
             IGNORE => {}
             DEFAULT => match default_action(signal) {
                 DefaultAction::Ignore | DefaultAction::Continue => {}
+                // The first process of a PID namespace, `pid_namespaces(7)`.
+                _ if task.process.unkillable.load(Ordering::Relaxed) && bit(signal) & super::UNBLOCKABLE == 0 => {}
                 DefaultAction::Stop if is_traced(task) => ptrace::in_group_stop(task, signal),
                 DefaultAction::Stop => stop(task, signal),
                 DefaultAction::Terminate => {
@@ -70,7 +73,7 @@ pub fn deliver(task: &Arc<Task>, mut call: Option<Interrupted>) {
 }
 
 fn is_traced(task: &Task) -> bool {
-    task.is_traced.load(std::sync::atomic::Ordering::Relaxed)
+    task.is_traced.load(Ordering::Relaxed)
 }
 
 /// The next signal that is not blocked, with its action. Faults of the task itself come before signals of others.
@@ -132,6 +135,10 @@ pub fn force(task: &Arc<Task>, info: &Siginfo) {
         if own.mask & bit(info.si_signo) != 0 || process.actions[index].handler == IGNORE || fails_again {
             process.actions[index].handler = DEFAULT;
             own.mask &= !bit(info.si_signo);
+        }
+        // Nothing shields a process from its own faults.
+        if process.actions[index].handler == DEFAULT && !is_traced(task) {
+            task.process.unkillable.store(false, Ordering::Relaxed);
         }
         own.pending.push(*info);
     }

@@ -14,7 +14,9 @@ use crate::task::{Task, Work};
 
 pub use deliver::{deliver, force};
 pub use frame::{reported_stack, return_from_handler};
-pub use send::{info_from_kernel, info_from_task, queue_to_process, queue_to_task, send_to_group, send_to_process, send_to_task};
+pub use send::{
+    as_received, info_from_kernel, info_from_task, queue_to_process, queue_to_task, send_to_group, send_to_process, send_to_task,
+};
 
 /// Signals by number: bit `n - 1` for signal `n`.
 pub type SignalSet = u64;

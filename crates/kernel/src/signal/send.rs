@@ -26,8 +26,23 @@ pub fn info_from_task(task: &Task, signal: i32, code: i32) -> Siginfo {
     let mut info = Siginfo::zeroed();
     info.si_signo = signal;
     info.si_code = code;
-    info.fields[0] = u64::from(task.process.pid as u32) | u64::from(task.credentials().ruid) << 32;
+    info.fields[0] = u64::from(task.process.own_pid() as u32) | u64::from(task.credentials().ruid) << 32;
     info
+}
+
+/// What a process gets of a signal that a task sends it; none if it is the first of a PID namespace and shielded from those inside. Who sent it
+/// shows only to whom can see the sender.
+pub fn as_received(sender: &Task, target: &Process, info: &Siginfo) -> Option<Siginfo> {
+    if target.numbers.is_first() {
+        return Some(*info);
+    }
+    let mut info = *info;
+    if sender.process.numbers.is_within(&target.numbers) {
+        let is_shielded = target.unkillable.load(Ordering::Relaxed) && bit(info.si_signo) & super::UNBLOCKABLE != 0;
+        return if is_shielded { None } else { Some(info) };
+    }
+    info.fields[0] &= !0xffff_ffff;
+    Some(info)
 }
 
 /// Sends a signal to every process of a group; `ESRCH` if there is none. No permission is asked: the kernel itself sends.
@@ -67,7 +82,7 @@ pub fn queue_to_task(task: &Task, info: &Siginfo) -> Result<(), Errno> {
         let shared = process.signals.lock();
         let mut own = task.signals.lock();
         let held_back = (own.mask | own.awaited) & bit(info.si_signo) != 0;
-        if !held_back && is_ignored(&shared, info.si_signo) && !task.is_traced.load(Ordering::Relaxed) {
+        if !held_back && is_ignored(process, &shared, info.si_signo) && !task.is_traced.load(Ordering::Relaxed) {
             return Ok(());
         }
         enqueue(&mut own.pending, info, limit)?;
@@ -95,7 +110,7 @@ pub fn queue_to_process(process: &Process, info: &Siginfo) -> Result<(), Errno> 
             (own.mask | own.awaited) & bit(signal) != 0
         });
         let is_traced = tasks.iter().any(|task| task.is_traced.load(Ordering::Relaxed));
-        if !held_back && is_ignored(&shared, signal) && !is_traced {
+        if !held_back && is_ignored(process, &shared, signal) && !is_traced {
             return Ok(());
         }
         enqueue(&mut shared.pending, info, limit)?;
@@ -115,9 +130,10 @@ pub fn queue_to_process(process: &Process, info: &Siginfo) -> Result<(), Errno> 
     Ok(())
 }
 
-fn is_ignored(signals: &ProcessSignals, signal: i32) -> bool {
+fn is_ignored(process: &Process, signals: &ProcessSignals, signal: i32) -> bool {
     let handler = signals.action(signal).handler;
-    let by_default = matches!(default_action(signal), DefaultAction::Ignore | DefaultAction::Continue);
+    let by_default =
+        process.unkillable.load(Ordering::Relaxed) || matches!(default_action(signal), DefaultAction::Ignore | DefaultAction::Continue);
     signal as u32 != raw::SIGKILL && signal as u32 != raw::SIGSTOP && (handler == IGNORE || handler == super::DEFAULT && by_default)
 }
 

@@ -103,13 +103,13 @@ fn cpu_clock(task: &Arc<Task>, clock: i32) -> Result<u64, Errno> {
     }
     let pid = !(clock >> 3);
     if clock & 4 != 0 {
-        let thread = if pid == 0 { Arc::clone(task) } else { task.kernel.tasks.find(pid).ok_or(Errno::EINVAL)? };
+        let thread = if pid == 0 { Arc::clone(task) } else { task.find_task(pid).ok_or(Errno::EINVAL)? };
         if !Arc::ptr_eq(&thread.process, &task.process) {
             return Err(Errno::EINVAL);
         }
         return Ok(thread.cpu_ns());
     }
-    let process = if pid == 0 { Arc::clone(&task.process) } else { task.kernel.tasks.process(pid).ok_or(Errno::EINVAL)? };
+    let process = if pid == 0 { Arc::clone(&task.process) } else { task.find_process(pid).ok_or(Errno::EINVAL)? };
     let times = usage::times(&process, None);
     Ok(times.user_ns + times.system_ns)
 }
@@ -359,12 +359,12 @@ fn timer_base(task: &Arc<Task>, clock: i32) -> Result<Base, Errno> {
         CLOCK_THREAD => Base::Thread(Arc::downgrade(task)),
         ..0 if clock & 4 != 0 => {
             cpu_clock(task, clock)?;
-            let thread = if pid == 0 { Some(Arc::clone(task)) } else { task.kernel.tasks.find(pid) };
+            let thread = if pid == 0 { Some(Arc::clone(task)) } else { task.find_task(pid) };
             Base::Thread(Arc::downgrade(&thread.ok_or(Errno::EINVAL)?))
         }
         ..0 => {
             cpu_clock(task, clock)?;
-            let process = if pid == 0 { Some(Arc::clone(&task.process)) } else { task.kernel.tasks.process(pid) };
+            let process = if pid == 0 { Some(Arc::clone(&task.process)) } else { task.find_process(pid) };
             Base::Process(Arc::downgrade(&process.ok_or(Errno::EINVAL)?))
         }
         CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | CLOCK_MONOTONIC_RAW => return Err(Errno::EOPNOTSUPP),
@@ -388,7 +388,7 @@ fn timer_create(task: &Arc<Task>, args: &Args) -> SysResult {
                 raw::SIGEV_NONE => Notify::Nobody,
                 raw::SIGEV_SIGNAL | raw::SIGEV_THREAD => Notify::Process(checked()?),
                 raw::SIGEV_THREAD_ID => {
-                    let thread = task.kernel.tasks.find(event.thread).ok_or(Errno::EINVAL)?;
+                    let thread = task.find_task(event.thread).ok_or(Errno::EINVAL)?;
                     if !Arc::ptr_eq(&thread.process, &task.process) {
                         return Err(Errno::EINVAL);
                     }

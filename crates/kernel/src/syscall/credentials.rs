@@ -336,7 +336,7 @@ fn capget(task: &Arc<Task>, args: &Args) -> SysResult {
     if header.pid < 0 {
         return Err(Errno::EINVAL);
     }
-    let target = if header.pid == 0 { Arc::clone(task) } else { task.kernel.tasks.find(header.pid).ok_or(Errno::ESRCH)? };
+    let target = if header.pid == 0 { Arc::clone(task) } else { task.find_task(header.pid).ok_or(Errno::ESRCH)? };
     if args.raw(1) == 0 {
         return Ok(0);
     }
@@ -352,7 +352,7 @@ fn capget(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn capset(task: &Arc<Task>, args: &Args) -> SysResult {
     let (header, count) = words(task, args.raw(0))?;
-    if header.pid != 0 && header.pid != task.tid() {
+    if header.pid != 0 && header.pid != task.own_tid() {
         return Err(Errno::EPERM);
     }
     let mut data = [Data::default(); 2];

@@ -176,17 +176,17 @@ fn owner_command(task: &Arc<Task>, file: &Arc<File>, command: u32, args: &Args) 
             file.set_owner(task, owner)?;
         }
         // The system call itself cannot tell a small group from an error; the C library asks by F_GETOWN_EX.
-        raw::F_GETOWN => return Ok(file.owner.load(Relaxed) as isize as usize),
+        raw::F_GETOWN => return Ok(task.shows_owner(file.owner.load(Relaxed)) as isize as usize),
         raw::F_SETOWN_EX => {
             let [kind, number]: [i32; 2] = task.read(args.raw(2))?;
             match kind as u32 {
                 raw::F_OWNER_TID | raw::F_OWNER_PID => file.set_owner(task, number)?,
-                raw::F_OWNER_PGRP => file.set_owner(task, -number)?,
+                raw::F_OWNER_PGRP => file.set_owner(task, number.checked_neg().ok_or(Errno::EINVAL)?)?,
                 _ => return Err(Errno::EINVAL),
             }
         }
         raw::F_GETOWN_EX => {
-            let owner = file.owner.load(Relaxed);
+            let owner = task.shows_owner(file.owner.load(Relaxed));
             let kind = if owner < 0 { raw::F_OWNER_PGRP } else { raw::F_OWNER_PID };
             task.write(args.raw(2), &[kind as i32, owner.abs()])?;
         }

@@ -190,7 +190,7 @@ fn set_robust_list(task: &Arc<Task>, args: &Args) -> SysResult {
 fn get_robust_list(task: &Arc<Task>, args: &Args) -> SysResult {
     let target = match args.int(0) {
         0 => Arc::clone(task),
-        tid => task.kernel.tasks.find(tid).ok_or(Errno::ESRCH)?,
+        tid => task.find_task(tid).ok_or(Errno::ESRCH)?,
     };
     if !crate::fs::proc::may_trace(task, &target) {
         return Err(Errno::EPERM);

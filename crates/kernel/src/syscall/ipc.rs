@@ -148,8 +148,8 @@ fn write_segment(task: &Arc<Task>, segment: &Arc<Segment>, address: u64, check: 
         attached: state.attached,
         detached: state.detached,
         changed: state.changed,
-        maker: segment.maker,
-        last: segment.last.load(std::sync::atomic::Ordering::Relaxed),
+        maker: task.shows(segment.maker),
+        last: task.shows(segment.last.load(std::sync::atomic::Ordering::Relaxed)),
         attachments: segment.attachments(&task.kernel) as u64,
         unused: [0; 2],
     };
@@ -348,7 +348,7 @@ fn semctl(task: &Arc<Task>, args: &Args) -> SysResult {
             state.permissions.check(&credentials, READ)?;
             return Ok(match command {
                 GETVAL => semaphore.value as usize,
-                GETPID => semaphore.last as usize,
+                GETPID => task.shows(semaphore.last) as usize,
                 GETNCNT => semaphore.growers as usize,
                 _ => semaphore.zeroers as usize,
             });
@@ -465,8 +465,8 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
             bytes: state.bytes,
             count: state.messages.len() as u64,
             capacity: state.capacity,
-            last_sender: state.last_sender,
-            last_receiver: state.last_receiver,
+            last_sender: task.shows(state.last_sender),
+            last_receiver: task.shows(state.last_receiver),
             rest: [0; 2],
         };
         drop(state);

@@ -58,7 +58,7 @@ fn setrlimit(task: &Arc<Task>, args: &Args) -> SysResult {
 fn prlimit64(task: &Arc<Task>, args: &Args) -> SysResult {
     let target = match args.int(0) {
         0 => Arc::clone(task),
-        pid => task.kernel.tasks.find(pid).ok_or(Errno::ESRCH)?,
+        pid => task.find_task(pid).ok_or(Errno::ESRCH)?,
     };
     let (own, other) = (task.credentials(), target.credentials());
     let same = [other.ruid, other.euid, other.suid].iter().all(|uid| *uid == own.ruid)

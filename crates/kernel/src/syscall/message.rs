@@ -227,16 +227,17 @@ fn read_control(task: &Arc<Task>, header: &Header) -> Result<Sent, Errno> {
 /// Who may claim to be whom, `unix(7)`.
 fn check_credentials(task: &Task, claimed: Credentials) -> Result<Credentials, Errno> {
     let own = task.credentials();
-    let pid = claimed.pid == task.process.pid || own.has_here(raw::CAP_SYS_ADMIN);
+    let number = task.number(claimed.pid);
+    let pid = number == task.process.pid || own.has_in(&task.process.numbers.owner, raw::CAP_SYS_ADMIN);
     let uid = [own.ruid, own.euid, own.suid].contains(&claimed.uid) || own.has_here(raw::CAP_SETUID);
     let gid = [own.rgid, own.egid, own.sgid].contains(&claimed.gid) || own.has_here(raw::CAP_SETGID);
     if !(pid && uid && gid) {
         return Err(Errno::EPERM);
     }
-    if task.kernel.tasks.process(claimed.pid).is_none() {
+    if task.kernel.tasks.process(number).is_none() {
         return Err(Errno::ESRCH);
     }
-    Ok(claimed)
+    Ok(Credentials { pid: number, ..claimed })
 }
 
 /// `recvmsg(2)`.
@@ -295,7 +296,7 @@ fn write_control(task: &Arc<Task>, header: &mut Header, message: Incoming, flags
         control.put(item.level, item.kind, &item.bytes);
     }
     if let Some(credentials) = &message.credentials {
-        control.put(SOL_SOCKET, SCM_CREDENTIALS, bytemuck::bytes_of(credentials));
+        control.put(SOL_SOCKET, SCM_CREDENTIALS, bytemuck::bytes_of(&credentials.shown_to(task)));
     }
     if !message.files.is_empty() {
         let fits = room.saturating_sub(control.bytes.len() + CONTROL_HEADER) / 4;

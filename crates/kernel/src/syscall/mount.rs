@@ -89,8 +89,7 @@ fn mount(task: &Arc<Task>, args: &Args) -> SysResult {
         move_mount(task, &from, target)?;
     } else {
         let kind = kind.ok_or(Errno::EINVAL)?;
-        let credentials = task.credentials();
-        let root = mountable::make(&task.kernel, &kind, &options, &credentials)?;
+        let root = mountable::make(task, &kind, &options)?;
         let source = source.unwrap_or_else(|| b"none".to_vec());
         let mount = Mount::new(Name::root(root), &String::from_utf8_lossy(&kind), &String::from_utf8_lossy(&source), flags & KEPT);
         graft(task, vec![mount], target)?;

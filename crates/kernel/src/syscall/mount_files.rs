@@ -134,7 +134,7 @@ fn fsconfig(task: &Arc<Task>, args: &Args) -> SysResult {
             }
             check_capable(task)?;
             let options = state.options.join(&b',');
-            state.root = Some(mountable::make(&task.kernel, &context.kind, &options, &task.credentials())?);
+            state.root = Some(mountable::make(task, &context.kind, &options)?);
             Ok(0)
         }
         RECONFIGURE => {

@@ -49,7 +49,7 @@ const IO: i32 = 5;
 const SEMAPHORE_UNDO: i32 = 6;
 
 fn kcmp(task: &Arc<Task>, args: &Args) -> SysResult {
-    let find = |pid| task.kernel.tasks.find(pid).ok_or(Errno::ESRCH);
+    let find = |pid| task.find_task(pid).ok_or(Errno::ESRCH);
     let (one, other) = (find(args.int(0))?, find(args.int(1))?);
     if !proc::may_trace(task, &one) || !proc::may_trace(task, &other) {
         return Err(Errno::EPERM);

@@ -11,9 +11,8 @@ use super::{Args, Call, SysResult, at};
 use crate::config::ExitStatus;
 use crate::fs::pidfd;
 use crate::loader::{self, MAX_STRING};
-use crate::namespace;
+use crate::namespace::{self, pid::DEEPEST};
 use crate::task::clone::{self, CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CloneArguments};
-use crate::task::table::PID_MAX;
 use crate::task::wait::{self, Options, Target};
 use crate::task::{Process, Task, exec, exit, session};
 use crate::vfs::Walk;
@@ -23,27 +22,27 @@ use crate::{ptrace, signal};
 pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_fork, fork, &[]),
     Call::full(raw::__NR_vfork, vfork, &[]),
-    Call::partial(raw::__NR_clone, clone_call, &[Flags, Ptr, Ptr, Ptr, Ptr], "no namespaces of processes and time: EINVAL"),
-    Call::partial(raw::__NR_clone3, clone3, &[Ptr, Size], "no namespaces of processes and time; cgroup descriptors are refused"),
+    Call::partial(raw::__NR_clone, clone_call, &[Flags, Ptr, Ptr, Ptr, Ptr], "no namespaces of time: EINVAL"),
+    Call::partial(raw::__NR_clone3, clone3, &[Ptr, Size], "no namespaces of time; cgroup descriptors are refused"),
     Call::full(raw::__NR_execve, execve, &[Path, Ptr, Ptr]),
     Call::full(raw::__NR_execveat, execveat, &[Fd, Path, Ptr, Ptr, Flags]),
     Call::full(raw::__NR_exit, exit_call, &[Int]),
     Call::full(raw::__NR_exit_group, exit_group, &[Int]),
     Call::full(raw::__NR_wait4, wait4, &[Int, Ptr, Flags, Ptr]),
     Call::full(raw::__NR_waitid, waitid, &[Int, Int, Ptr, Flags, Ptr]),
-    Call::full(raw::__NR_getpid, |task, _| Ok(task.process.pid as usize), &[]),
-    Call::full(raw::__NR_gettid, |task, _| Ok(task.tid() as usize), &[]),
+    Call::full(raw::__NR_getpid, |task, _| Ok(task.process.own_pid() as usize), &[]),
+    Call::full(raw::__NR_gettid, |task, _| Ok(task.own_tid() as usize), &[]),
     Call::full(raw::__NR_getppid, getppid, &[]),
     Call::full(raw::__NR_getpgid, getpgid, &[Int]),
-    Call::full(raw::__NR_getpgrp, |task, _| Ok(session::place(&task.process).0 as usize), &[]),
+    Call::full(raw::__NR_getpgrp, |task, _| Ok(task.shows(session::place(&task.process).0) as usize), &[]),
     Call::full(raw::__NR_setpgid, setpgid, &[Int, Int]),
     Call::full(raw::__NR_getsid, getsid, &[Int]),
-    Call::full(raw::__NR_setsid, |task, _| session::start(&task.kernel, &task.process).map(|sid| sid as usize), &[]),
+    Call::full(raw::__NR_setsid, |task, _| session::start(&task.kernel, &task.process).map(|sid| task.shows(sid) as usize), &[]),
     Call::full(raw::__NR_set_tid_address, set_tid_address, &[Ptr]),
     Call::full(raw::__NR_pidfd_open, pidfd_open, &[Int, Flags]),
     Call::full(raw::__NR_pidfd_send_signal, pidfd_send_signal, &[Fd, Signal, Ptr, Flags]),
-    Call::partial(raw::__NR_unshare, unshare, &[Flags], "no namespaces of processes and time: EINVAL"),
-    Call::partial(raw::__NR_setns, setns, &[Fd, Flags], "no namespaces of processes and time"),
+    Call::partial(raw::__NR_unshare, unshare, &[Flags], "no namespaces of time: EINVAL"),
+    Call::partial(raw::__NR_setns, setns, &[Fd, Flags], "no namespaces of time"),
     Call::full(raw::__NR_process_vm_readv, |task, args| process_vm(task, args, false), &[Int, Ptr, Size, Ptr, Size, Flags]),
     Call::full(raw::__NR_process_vm_writev, |task, args| process_vm(task, args, true), &[Int, Ptr, Size, Ptr, Size, Flags]),
 ];
@@ -75,7 +74,16 @@ fn clone_call(task: &Arc<Task>, args: &Args) -> SysResult {
     }
     make(
         task,
-        &CloneArguments { flags, pidfd, child_tid: args.raw(3), parent_tid, exit_signal, stack: args.raw(1), tls: args.raw(4), tid: None },
+        &CloneArguments {
+            flags,
+            pidfd,
+            child_tid: args.raw(3),
+            parent_tid,
+            exit_signal,
+            stack: args.raw(1),
+            tls: args.raw(4),
+            wanted: Vec::new(),
+        },
     )
 }
 
@@ -117,7 +125,8 @@ fn clone3(task: &Arc<Task>, args: &Args) -> SysResult {
     let bad_stack = (given.stack == 0) != (given.stack_size == 0);
     let forbidden = u64::from(raw::CSIGNAL | raw::CLONE_DETACHED);
     let thread_with_signal = given.flags & u64::from(raw::CLONE_THREAD | raw::CLONE_PARENT) != 0 && given.exit_signal != 0;
-    if bad_stack || given.flags & forbidden != 0 || thread_with_signal || (given.set_tid_size == 0) != (given.set_tid == 0) {
+    let too_many = given.set_tid_size > DEEPEST as u64;
+    if bad_stack || given.flags & forbidden != 0 || thread_with_signal || too_many || (given.set_tid_size == 0) != (given.set_tid == 0) {
         return Err(Errno::EINVAL);
     }
     if given.flags & CLONE_CLEAR_SIGHAND != 0 && given.flags & u64::from(raw::CLONE_SIGHAND) != 0 {
@@ -131,7 +140,7 @@ fn clone3(task: &Arc<Task>, args: &Args) -> SysResult {
         let fd = i32::try_from(given.cgroup).map_err(|_| Errno::EINVAL)?;
         return Err(task.file(fd).err().unwrap_or(Errno::EBADF));
     }
-    let tid = wanted_number(task, &given)?;
+    let wanted = if given.set_tid_size == 0 { Vec::new() } else { task.read_slice(given.set_tid, given.set_tid_size as usize)? };
     let stack = if given.stack == 0 { 0 } else { given.stack.checked_add(given.stack_size).ok_or(Errno::EINVAL)? };
     make(
         task,
@@ -143,26 +152,9 @@ fn clone3(task: &Arc<Task>, args: &Args) -> SysResult {
             exit_signal: given.exit_signal,
             stack,
             tls: given.tls,
-            tid,
+            wanted,
         },
     )
-}
-
-/// The number that the maker wants the new task to have, `set_tid`; none leaves it to the kernel.
-fn wanted_number(task: &Task, given: &Clone3) -> Result<Option<i32>, Errno> {
-    if given.set_tid_size == 0 {
-        return Ok(None);
-    }
-    // One for each level of PID namespaces, and there is one level.
-    if given.set_tid_size > 1 {
-        return Err(Errno::EINVAL);
-    }
-    let number: i32 = task.read(given.set_tid)?;
-    if !(1..PID_MAX).contains(&number) {
-        return Err(Errno::EINVAL);
-    }
-    let own = task.credentials();
-    if own.has(raw::CAP_SYS_ADMIN) || own.has(raw::CAP_CHECKPOINT_RESTORE) { Ok(Some(number)) } else { Err(Errno::EPERM) }
 }
 
 /// Most strings of one vector: with their pointers they fill the limit of all strings.
@@ -224,7 +216,7 @@ fn run_program(task: &Arc<Task>, (file, name, is_lost): (Arc<crate::vfs::File>, 
     exec::exec(task, &program)?;
     if task.is_traced.load(Ordering::Relaxed) {
         if ptrace::wants(task, ptrace::EVENT_EXEC) {
-            ptrace::at_event(task, ptrace::EVENT_EXEC, tid as u64);
+            ptrace::at_event(task, ptrace::EVENT_EXEC, tid);
         } else if !task.ptrace.state.lock().seized {
             // So it was before there were events.
             signal::send_to_task(task, &signal::info_from_task(task, raw::SIGTRAP as i32, raw::SI_USER as i32));
@@ -253,8 +245,8 @@ fn wait4(task: &Arc<Task>, args: &Args) -> SysResult {
         -1 => Target::Any,
         i32::MIN => return Err(Errno::ESRCH),
         0 => Target::Group(0),
-        pid @ 1.. => Target::Process(pid),
-        group => Target::Group(-group),
+        pid @ 1.. => Target::Process(task.number(pid)),
+        group => Target::Group(task.number(-group)),
     };
     let Some(news) = wait::wait(task, &target, Options(options | raw::WEXITED))? else { return Ok(0) };
     if args.raw(1) != 0 {
@@ -263,7 +255,7 @@ fn wait4(task: &Arc<Task>, args: &Args) -> SysResult {
     if args.raw(3) != 0 {
         task.write(args.raw(3), &news.usage)?;
     }
-    Ok(news.pid as usize)
+    Ok(task.shows(news.pid) as usize)
 }
 
 fn waitid(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -276,8 +268,8 @@ fn waitid(task: &Arc<Task>, args: &Args) -> SysResult {
     let id = args.int(1);
     let target = match args.uint(0) {
         raw::P_ALL => Target::Any,
-        raw::P_PID if id > 0 => Target::Process(id),
-        raw::P_PGID if id >= 0 => Target::Group(id),
+        raw::P_PID if id > 0 => Target::Process(task.number(id)),
+        raw::P_PGID if id >= 0 => Target::Group(if id == 0 { 0 } else { task.number(id) }),
         raw::P_PIDFD if id >= 0 => Target::Handle(pidfd::process_of(&*task.file(id)?)?),
         _ => return Err(Errno::EINVAL),
     };
@@ -299,29 +291,34 @@ fn waitid(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn getppid(task: &Arc<Task>, _args: &Args) -> SysResult {
-    Ok(task.process.family.lock().parent.upgrade().map_or(0, |parent| parent.pid) as usize)
+    Ok(task.process.family.lock().parent.upgrade().map_or(0, |parent| task.shows(parent.pid)) as usize)
 }
 
 /// A process by number; 0 is the caller's.
 fn find(task: &Task, pid: i32) -> Result<Arc<Process>, Errno> {
-    if pid == 0 { Ok(Arc::clone(&task.process)) } else { task.kernel.tasks.process(pid).ok_or(Errno::ESRCH) }
+    if pid == 0 { Ok(Arc::clone(&task.process)) } else { task.find_process(pid).ok_or(Errno::ESRCH) }
 }
 
 fn getpgid(task: &Arc<Task>, args: &Args) -> SysResult {
-    Ok(session::place(&*find(task, args.int(0))?).0 as usize)
+    Ok(task.shows(session::place(&*find(task, args.int(0))?).0) as usize)
 }
 
 fn getsid(task: &Arc<Task>, args: &Args) -> SysResult {
-    Ok(session::place(&*find(task, args.int(0))?).1 as usize)
+    Ok(task.shows(session::place(&*find(task, args.int(0))?).1) as usize)
 }
 
 fn setpgid(task: &Arc<Task>, args: &Args) -> SysResult {
-    session::set_group(&task.kernel, &task.process, args.int(0), args.int(1)).map(|()| 0)
+    let (pid, group) = (args.int(0), args.int(1));
+    if group < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let own = |number| if number == 0 { 0 } else { task.number(number) };
+    session::set_group(&task.kernel, &task.process, own(pid), own(group)).map(|()| 0)
 }
 
 fn set_tid_address(task: &Arc<Task>, args: &Args) -> SysResult {
     task.clear_child_tid.store(args.raw(0), Ordering::Relaxed);
-    Ok(task.tid() as usize)
+    Ok(task.own_tid() as usize)
 }
 
 fn pidfd_open(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -329,10 +326,10 @@ fn pidfd_open(task: &Arc<Task>, args: &Args) -> SysResult {
     if flags & !raw::O_NONBLOCK != 0 || pid <= 0 {
         return Err(Errno::EINVAL);
     }
-    let process = match task.kernel.tasks.process(pid) {
+    let process = match task.find_process(pid) {
         Some(process) => process,
         // A thread that leads no process.
-        None => return Err(if task.kernel.tasks.find(pid).is_some() { Errno::EINVAL } else { Errno::ESRCH }),
+        None => return Err(if task.find_task(pid).is_some() { Errno::EINVAL } else { Errno::ESRCH }),
     };
     task.install(pidfd::open(&process, flags), true).map(|fd| fd as usize)
 }
@@ -350,6 +347,10 @@ fn pidfd_send_signal(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.file(args.int(0))?;
     // Before there were pidfds, a directory of procfs stood for a process.
     let process = pidfd::process_of(&file).or_else(|errno| crate::fs::proc::process_of(&*file.inode).ok_or(errno))?;
+    // Who is not in the caller's namespace is out of its reach.
+    if !process.numbers.is_within(&task.process.numbers) {
+        return Err(Errno::EINVAL);
+    }
     if process.is_reaped() {
         return Err(Errno::ESRCH);
     }
@@ -398,7 +399,7 @@ fn process_vm(task: &Arc<Task>, args: &Args, write: bool) -> SysResult {
     }
     let local = task.read_iovec(args.raw(1), args.size(2))?;
     let remote = task.read_iovec(args.raw(3), args.size(4))?;
-    let target = task.kernel.tasks.find(args.int(0)).ok_or(Errno::ESRCH)?;
+    let target = task.find_task(args.int(0)).ok_or(Errno::ESRCH)?;
     if !crate::fs::proc::may_trace(task, &target) {
         return Err(Errno::EPERM);
     }

@@ -158,7 +158,7 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
         let parent = task.process.family.lock().parent.upgrade().ok_or(Errno::EPERM)?;
         return ptrace::attach(&parent, task, 0, false).map(|()| 0);
     }
-    let target = task.kernel.tasks.find(pid).ok_or(Errno::ESRCH)?;
+    let target = task.find_task(pid).ok_or(Errno::ESRCH)?;
     if matches!(request, ATTACH | SEIZE) {
         let seizes = request == SEIZE;
         let options = if seizes { options(data).map_err(|_| Errno::EIO)? } else { 0 };

@@ -91,7 +91,7 @@ pub fn fcntl(task: &Arc<Task>, fd: i32, file: &Arc<File>, command: u32, address:
         if kind != raw::F_RDLCK && kind != raw::F_WRLCK {
             return Err(Errno::EINVAL);
         }
-        report(&mut given, locks.conflict(&wanted));
+        report(task, &mut given, locks.conflict(&wanted));
         return task.write(address, &given).map(|()| 0);
     }
     match kind {
@@ -131,7 +131,7 @@ fn lock_record(task: &Task, file: &File, wanted: RecordLock, waits: bool) -> Res
 }
 
 /// Fills in what `F_GETLK` answers.
-fn report(answer: &mut Flock, found: Option<RecordLock>) {
+fn report(task: &Task, answer: &mut Flock, found: Option<RecordLock>) {
     let Some(found) = found else {
         answer.l_type = raw::F_UNLCK as i16;
         return;
@@ -140,5 +140,5 @@ fn report(answer: &mut Flock, found: Option<RecordLock>) {
     answer.l_whence = raw::SEEK_SET as i16;
     answer.l_start = found.start as i64;
     answer.l_len = if found.last == LOCK_END { 0 } else { (found.last - found.start + 1) as i64 };
-    answer.l_pid = found.pid;
+    answer.l_pid = if found.pid < 0 { found.pid } else { task.shows(found.pid) };
 }

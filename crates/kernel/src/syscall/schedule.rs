@@ -41,7 +41,7 @@ fn find(task: &Arc<Task>, tid: i32) -> Result<Arc<Task>, Errno> {
     match tid {
         0 => Ok(Arc::clone(task)),
         ..0 => Err(Errno::EINVAL),
-        _ => task.kernel.tasks.find(tid).ok_or(Errno::ESRCH),
+        _ => task.find_task(tid).ok_or(Errno::ESRCH),
     }
 }
 
@@ -263,16 +263,18 @@ fn sched_rr_get_interval(task: &Arc<Task>, args: &Args) -> SysResult {
 /// What `getpriority`'s and `ioprio_get`'s "who" means: leaders of a process, all of a group, or all of a user. `kind` counts from 0.
 fn select(task: &Arc<Task>, kind: i32, who: i32) -> Result<Vec<Arc<Task>>, Errno> {
     let found: Vec<Arc<Task>> = match kind {
-        0 => task.kernel.tasks.find(if who == 0 { task.tid() } else { who }).into_iter().collect(),
+        0 => (if who == 0 { Some(Arc::clone(task)) } else { task.find_task(who) }).into_iter().collect(),
         1 => {
-            let group = if who == 0 { task.process.family.lock().group } else { who };
+            let group = if who == 0 { task.process.family.lock().group } else { task.number(who) };
             let processes = task.kernel.tasks.processes();
             let members = processes.iter().filter(|process| process.family.lock().group == group);
             members.flat_map(|process| process.family.lock().tasks.clone()).collect()
         }
         2 => {
             let uid = if who == 0 { task.credentials().ruid } else { who as u32 };
-            task.kernel.tasks.tasks().into_iter().filter(|other| other.credentials().ruid == uid).collect()
+            let numbers = &task.process.numbers;
+            let is_meant = |other: &Arc<Task>| other.process.numbers.is_within(numbers) && other.credentials().ruid == uid;
+            task.kernel.tasks.tasks().into_iter().filter(is_meant).collect()
         }
         _ => return Err(Errno::EINVAL),
     };

@@ -98,7 +98,7 @@ fn set_filter(task: &Arc<Task>, flags: u32, address: u64) -> SysResult {
     let result = match seccomp::add(task, program, how) {
         Ok(None) => return Ok(added as usize),
         Ok(Some(_)) if has(FLAG_TSYNC_ESRCH) => Err(Errno::ESRCH),
-        Ok(Some(tid)) => Ok(tid as usize),
+        Ok(Some(tid)) => Ok(task.shows(tid) as usize),
         Err(errno) => Err(errno),
     };
     if has(FLAG_NEW_LISTENER) {

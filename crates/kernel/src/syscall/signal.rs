@@ -60,20 +60,23 @@ fn kill(task: &Arc<Task>, args: &Args) -> SysResult {
     check_signal(number)?;
     let info = signal::info_from_task(task, number, raw::SI_USER as i32);
     if pid > 0 {
-        let target = task.kernel.tasks.process(pid).or_else(|| task.kernel.tasks.find(pid).map(|task| Arc::clone(&task.process)));
+        let target = task.find_process(pid).or_else(|| task.find_task(pid).map(|task| Arc::clone(&task.process)));
         let target = target.ok_or(Errno::ESRCH)?;
         if !may_signal(task, &target, number) {
             return Err(Errno::EPERM);
         }
-        signal::send_to_process(&target, &info);
+        if let Some(info) = signal::as_received(task, &target, &info) {
+            signal::send_to_process(&target, &info);
+        }
         return Ok(0);
     }
     if pid == i32::MIN {
         return Err(Errno::ESRCH);
     }
-    let group = if pid == 0 { session::place(&task.process).0 } else { -pid };
+    let group = if pid == 0 { session::place(&task.process).0 } else { task.number(-pid) };
     let member = |process: &Process| match pid {
-        -1 => !process.is_init() && process.pid != task.process.pid,
+        // All that can be seen, but for the first.
+        -1 => process.pid != task.process.pid && process.numbers.is_within(&task.process.numbers) && task.shows(process.pid) > 1,
         _ => session::place(process).0 == group,
     };
     let (mut found, mut sent) = (false, false);
@@ -84,7 +87,9 @@ fn kill(task: &Arc<Task>, args: &Args) -> SysResult {
         found = true;
         if may_signal(task, &process, number) {
             sent = true;
-            signal::send_to_process(&process, &info);
+            if let Some(info) = signal::as_received(task, &process, &info) {
+                signal::send_to_process(&process, &info);
+            }
         }
     }
     match (found, sent) {
@@ -110,8 +115,8 @@ fn find_thread(task: &Task, group: Option<i32>, tid: i32, number: i32) -> Result
         return Err(Errno::EINVAL);
     }
     check_signal(number)?;
-    let target = task.kernel.tasks.find(tid).ok_or(Errno::ESRCH)?;
-    if group.is_some_and(|group| group != target.process.pid) {
+    let target = task.find_task(tid).ok_or(Errno::ESRCH)?;
+    if group.is_some_and(|group| task.number(group) != target.process.pid) {
         return Err(Errno::ESRCH);
     }
     if !may_signal(task, &target.process, number) {
@@ -122,7 +127,9 @@ fn find_thread(task: &Task, group: Option<i32>, tid: i32, number: i32) -> Result
 
 fn send_to_thread(task: &Arc<Task>, group: Option<i32>, tid: i32, number: i32) -> SysResult {
     let target = find_thread(task, group, tid, number)?;
-    signal::send_to_task(&target, &signal::info_from_task(task, number, raw::SI_TKILL));
+    if let Some(info) = signal::as_received(task, &target.process, &signal::info_from_task(task, number, raw::SI_TKILL)) {
+        signal::send_to_task(&target, &info);
+    }
     Ok(0)
 }
 
@@ -146,7 +153,12 @@ fn send_checked(task: &Arc<Task>, target: &Arc<Process>, number: i32, info: u64)
     if !may_signal(task, target, number) {
         return Err(Errno::EPERM);
     }
-    signal::queue_to_process(target, &info)
+    queue(task, target, &info)
+}
+
+/// Sends a signal to a process as that gets to see it.
+fn queue(task: &Task, target: &Process, info: &Siginfo) -> Result<(), Errno> {
+    signal::as_received(task, target, info).map_or(Ok(()), |info| signal::queue_to_process(target, &info))
 }
 
 /// What a pidfd's holder says with a signal: unlike elsewhere, the number in it must be the signal's.
@@ -168,7 +180,7 @@ pub fn send_by_handle(task: &Arc<Task>, target: &Arc<Process>, number: i32, info
     if !may_signal(task, target, number) {
         return Err(Errno::EPERM);
     }
-    signal::queue_to_process(target, &info)
+    queue(task, target, &info)
 }
 
 /// Sends a signal to the thread that a pidfd is of.
@@ -178,7 +190,7 @@ pub fn send_to_leader(task: &Arc<Task>, target: &Arc<Process>, number: i32, info
     if !may_signal(task, target, number) {
         return Err(Errno::EPERM);
     }
-    signal::queue_to_task(&thread, &info)
+    signal::as_received(task, target, &info).map_or(Ok(()), |info| signal::queue_to_task(&thread, &info))
 }
 
 /// Sends a signal to the group that a process leads.
@@ -191,7 +203,7 @@ pub fn send_to_led_group(task: &Arc<Task>, leader: &Arc<Process>, number: i32, i
     }
     let mut result = Err(Errno::EPERM);
     for process in members.filter(|process| may_signal(task, process, number)) {
-        signal::send_to_process(process, &info);
+        let _ = queue(task, process, &info);
         result = Ok(());
     }
     result
@@ -202,8 +214,8 @@ fn rt_sigqueueinfo(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EFAULT);
     }
     // Lies are refused before it is known to whom.
-    given_info(task, args.raw(2), args.int(1), args.int(0) == task.process.pid)?;
-    let target = task.kernel.tasks.process(args.int(0)).ok_or(Errno::ESRCH)?;
+    given_info(task, args.raw(2), args.int(1), task.number(args.int(0)) == task.process.pid)?;
+    let target = task.find_process(args.int(0)).ok_or(Errno::ESRCH)?;
     send_checked(task, &target, args.int(1), args.raw(2)).map(|()| 0)
 }
 
@@ -213,7 +225,8 @@ fn rt_tgsigqueueinfo(task: &Arc<Task>, args: &Args) -> SysResult {
     }
     let target = find_thread(task, Some(args.int(0)), args.int(1), args.int(2))?;
     let info = given_info(task, args.raw(3), args.int(2), Arc::ptr_eq(&target.process, &task.process))?;
-    signal::queue_to_task(&target, &info).map(|()| 0)
+    let received = signal::as_received(task, &target.process, &info);
+    received.map_or(Ok(()), |info| signal::queue_to_task(&target, &info)).map(|()| 0)
 }
 
 fn rt_sigaction(task: &Arc<Task>, args: &Args) -> SysResult {

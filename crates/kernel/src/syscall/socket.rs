@@ -213,7 +213,12 @@ fn option(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.file(args.int(0))?;
     let socket = net::of_file(&file)?;
     let length = usize::try_from(task.read::<i32>(args.raw(4))?).map_err(|_| Errno::EINVAL)?;
-    let value = socket.option(args.int(1), args.int(2), length)?;
+    let mut value = socket.option(args.int(1), args.int(2), length)?;
+    if (args.uint(1), args.uint(2)) == (raw_net::SOL_SOCKET, raw_net::SO_PEERCRED)
+        && let Ok(peer) = bytemuck::try_pod_read_unaligned::<Credentials>(&value)
+    {
+        value = bytemuck::bytes_of(&peer.shown_to(task)).to_vec();
+    }
     let value = &value[..value.len().min(length)];
     task.write_bytes(args.raw(3), value)?;
     task.write(args.raw(4), &(value.len() as i32)).map(|()| 0)

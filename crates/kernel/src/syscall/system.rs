@@ -272,7 +272,7 @@ fn mbind(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn migrate_pages(task: &Arc<Task>, args: &Args) -> SysResult {
     let pid = args.int(0);
-    if pid != 0 && task.kernel.tasks.find(pid).is_none() {
+    if pid != 0 && task.find_task(pid).is_none() {
         return Err(Errno::ESRCH);
     }
     Ok(0)

@@ -11,7 +11,7 @@ use super::{FsContext, Parts, Process, Task, workers};
 use crate::Kernel;
 use crate::fs::pidfd;
 use crate::mm::Mm;
-use crate::namespace;
+use crate::namespace::{self, pid::PidNamespace};
 use crate::ptrace;
 use crate::seccomp;
 use crate::signal::TaskSignals;
@@ -24,7 +24,7 @@ pub const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 pub const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// What a new task shares with its maker, and where it starts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CloneArguments {
     /// `CLONE_*`.
     pub flags: u64,
@@ -40,8 +40,8 @@ pub struct CloneArguments {
     pub stack: u64,
     /// `CLONE_SETTLS`.
     pub tls: u64,
-    /// The number to have, if the maker chooses it.
-    pub tid: Option<i32>,
+    /// The numbers to have in its PID namespace and those above, for those that the maker chooses.
+    pub wanted: Vec<i32>,
 }
 
 impl CloneArguments {
@@ -98,27 +98,36 @@ impl VforkParent {
     }
 }
 
-/// Makes a task; answers its number.
+/// Makes a task; answers the number that its maker knows it by.
 pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno> {
     arguments.check()?;
     let kernel = &task.kernel;
     if !has_room(kernel, &task.command) || over_limit(task) {
         return Err(Errno::EAGAIN);
     }
-    if arguments.tid.is_some_and(|tid| kernel.tasks.is_taken(tid)) {
-        return Err(Errno::EEXIST);
+    let present = Arc::clone(&task.namespaces().pid_for_children);
+    // A thread is where its process is.
+    if arguments.has(raw::CLONE_THREAD) && !Arc::ptr_eq(&present, &task.process.numbers) {
+        return Err(Errno::EINVAL);
+    }
+    // Nobody would wait for a sibling of the first process.
+    if arguments.has(raw::CLONE_PARENT) && task.process.is_first_inside() {
+        return Err(Errno::EINVAL);
     }
     let fresh = match arguments.namespaces() {
         0 => None,
         kinds => Some(namespace::make(task, kinds)?),
     };
-    let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM))?;
+    let numbers = fresh.as_ref().map_or(present, |fresh| Arc::clone(&fresh.namespaces.pid_for_children));
+    numbers.check_wanted(&task.credentials(), &arguments.wanted)?;
+    let tid = numbers.allocate(kernel, &arguments.wanted)?;
+    let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM)).inspect_err(|_| numbers.forget(tid))?;
     if arguments.has(raw::CLONE_SETTLS) && guest.set_fs_base(arguments.tls).is_err() {
         abandon(guest, &mm);
+        numbers.forget(tid);
         return Err(Errno::ESRCH);
     }
-    let tid = arguments.tid.unwrap_or_else(|| kernel.tasks.allocate());
-    let child = assemble(task, arguments, tid, Arc::clone(&mm), guest);
+    let child = assemble(task, arguments, (tid, &numbers), Arc::clone(&mm), guest);
     if let Some(fresh) = fresh {
         *child.credentials.lock() = fresh.credentials;
         *child.namespaces.lock() = fresh.namespaces;
@@ -130,6 +139,7 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     if let Err(errno) = result {
         let guest = std::mem::replace(&mut child.cpu.lock().guest, Box::new(super::init::NoGuest));
         abandon(guest, &mm);
+        numbers.forget(tid);
         return Err(errno);
     }
     let vfork = arguments.has(raw::CLONE_VFORK).then(Arc::<VforkParent>::default);
@@ -148,13 +158,13 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     }
     kernel.system.forks.fetch_add(1, Ordering::Relaxed);
     if let Some(event) = event {
-        ptrace::at_event(task, event, tid as u64);
+        ptrace::at_event(task, event, tid);
     }
     if let Some(parent) = vfork {
         parent.wait(task);
-        ptrace::at_event(task, ptrace::EVENT_VFORK_DONE, tid as u64);
+        ptrace::at_event(task, ptrace::EVENT_VFORK_DONE, tid);
     }
-    Ok(tid)
+    Ok(task.shows(tid))
 }
 
 /// Tasks beyond the limit, for programs that the outside starts while the guest uses all: it can look, and kill.
@@ -197,8 +207,14 @@ fn abandon(guest: Box<dyn GuestThread>, mm: &Mm) {
     guest.finish(mm.leave());
 }
 
-fn assemble(task: &Arc<Task>, arguments: &CloneArguments, tid: i32, mm: Arc<Mm>, guest: Box<dyn GuestThread>) -> Arc<Task> {
-    let process = if arguments.has(raw::CLONE_THREAD) { Arc::clone(&task.process) } else { new_process(task, arguments, tid) };
+fn assemble(
+    task: &Arc<Task>,
+    arguments: &CloneArguments,
+    (tid, numbers): (i32, &Arc<PidNamespace>),
+    mm: Arc<Mm>,
+    guest: Box<dyn GuestThread>,
+) -> Arc<Task> {
+    let process = if arguments.has(raw::CLONE_THREAD) { Arc::clone(&task.process) } else { new_process(task, arguments, tid, numbers) };
     let mut registers = task.cpu.lock().registers;
     registers.rax = 0;
     if arguments.stack != 0 {
@@ -236,9 +252,9 @@ fn assemble(task: &Arc<Task>, arguments: &CloneArguments, tid: i32, mm: Arc<Mm>,
     child
 }
 
-fn new_process(task: &Task, arguments: &CloneArguments, pid: i32) -> Arc<Process> {
+fn new_process(task: &Task, arguments: &CloneArguments, pid: i32, numbers: &Arc<PidNamespace>) -> Arc<Process> {
     let maker = &task.process;
-    let process = Process::new(pid, maker.limits.lock().clone());
+    let process = Process::new(pid, numbers, maker.limits.lock().clone());
     {
         let own = maker.family.lock();
         let mut family = process.family.lock();
@@ -268,11 +284,11 @@ fn new_process(task: &Task, arguments: &CloneArguments, pid: i32) -> Arc<Process
 fn publish(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) -> Result<(), Errno> {
     let tid = child.tid();
     if arguments.has(raw::CLONE_PARENT_SETTID) {
-        task.write(arguments.parent_tid, &tid)?;
+        task.write(arguments.parent_tid, &task.shows(tid))?;
     }
     if arguments.has(raw::CLONE_CHILD_SETTID) {
         // A new process has its own copy of the page; a failed write is not reported, as on Linux.
-        let _ = child.write(arguments.child_tid, &tid);
+        let _ = child.write(arguments.child_tid, &child.own_tid());
     }
     if arguments.has(raw::CLONE_PIDFD) {
         let fd = task.install(pidfd::open(&child.process, 0), true)?;
@@ -306,4 +322,7 @@ fn enter(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) {
     child.process.family.lock().parent = Arc::downgrade(&parent);
     tables.insert_process(Arc::clone(&child.process));
     parent.family.lock().children.push(Arc::clone(&child.process));
+    if !child.process.numbers.process_enters() {
+        super::exit::kill(&child.process);
+    }
 }

@@ -10,6 +10,7 @@ use super::{Process, Task, Work, session, usage};
 use crate::config::ExitStatus;
 use crate::futex;
 use crate::mm::Mm;
+use crate::namespace::{self, pid::PidNamespace};
 use crate::ptrace;
 use crate::signal::{self, IGNORE};
 use crate::time::monotonic_ns;
@@ -71,18 +72,18 @@ pub fn tell_parent(process: &Process, code: i32, status: i32) {
     let Some(parent) = process.family.lock().parent.upgrade() else { return };
     let quiet = parent.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
     if !quiet {
-        signal::send_to_process(&parent, &child_info(process, raw::SIGCHLD as i32, code, status));
+        signal::send_to_process(&parent, &child_info(process, &parent.numbers, raw::SIGCHLD as i32, code, status));
     }
     parent.changes.notify(PollEvents::IN);
 }
 
-/// `siginfo_t` of a child's change of state.
-pub fn child_info(process: &Process, signal: i32, code: i32, status: i32) -> Siginfo {
+/// `siginfo_t` of a child's change of state, for somebody who knows processes by these numbers.
+pub fn child_info(process: &Process, numbers: &PidNamespace, signal: i32, code: i32, status: i32) -> Siginfo {
     let mut info = signal::info_from_kernel(signal);
     info.si_code = code;
     let uid = process.uid.load(Ordering::Relaxed);
     let times = usage::times(process, None);
-    info.fields[0] = u64::from(process.pid as u32) | u64::from(uid) << 32;
+    info.fields[0] = u64::from(numbers.show(process.pid) as u32) | u64::from(uid) << 32;
     info.fields[1] = u64::from(status as u32);
     // Clock ticks of 10 ms.
     info.fields[2] = times.user_ns / 10_000_000;
@@ -124,6 +125,7 @@ pub fn finish(task: &Arc<Task>) {
     // A thread that execs waits for the others to go.
     process.changes.notify(PollEvents::PRI);
     if last {
+        namespace::pid::end(task);
         finish_process(task);
     }
     drop(memory);
@@ -205,7 +207,7 @@ fn finish_process(task: &Arc<Task>) {
     if let Some(parent) = &parent {
         let (code, value) = code_and_status(status);
         if exit_signal != 0 {
-            signal::send_to_process(parent, &child_info(process, exit_signal, code, value));
+            signal::send_to_process(parent, &child_info(process, &parent.numbers, exit_signal, code, value));
         }
         if disowned {
             bury(task, parent, process);
@@ -217,19 +219,25 @@ fn finish_process(task: &Arc<Task>) {
     }
 }
 
-/// Hands orphans to the nearest ancestor that asked for them, else to init.
+/// Hands orphans to the nearest ancestor in the same PID namespace that asked for them, else to the first process of the namespace.
 fn adopt(task: &Arc<Task>, children: Vec<Arc<Process>>) {
     let kernel = &task.kernel;
     let Some(init) = kernel.tasks.process(super::process::INIT) else { return };
+    let space = &task.process.numbers;
+    let first = space.init().and_then(|first| kernel.tasks.process(first)).filter(|first| !Arc::ptr_eq(first, &task.process));
     let mut heir = task.process.family.lock().parent.upgrade();
     while let Some(candidate) = &heir {
+        if !Arc::ptr_eq(&candidate.numbers, space) {
+            heir = None;
+            break;
+        }
         if candidate.is_init() || candidate.reaps_descendants.load(Ordering::Relaxed) && !candidate.has_exited() {
             break;
         }
         let above = candidate.family.lock().parent.upgrade();
         heir = above;
     }
-    let heir = heir.unwrap_or(init);
+    let heir = heir.or(first).unwrap_or(init);
     for child in children {
         let (dead, death_signals, group) = {
             let mut family = child.family.lock();

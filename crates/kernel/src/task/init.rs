@@ -19,7 +19,7 @@ const NAME: &[u8] = b"init";
 
 /// Makes process 1 with one task whose root is `root`.
 pub fn create(kernel: &Arc<Kernel>, root: Path) -> Result<Arc<Task>, Errno> {
-    let process = Arc::new(Process::new(INIT, ResourceLimits::new(&kernel.limits)));
+    let process = Arc::new(Process::new(INIT, crate::namespace::pid::first(), ResourceLimits::new(&kernel.limits)));
     let state = FsState { root: root.clone(), cwd: root, umask: 0o022 };
     if kernel.tasks.allocate() != INIT {
         return Err(Errno::EEXIST);

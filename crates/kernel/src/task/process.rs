@@ -8,13 +8,18 @@ use parking_lot::Mutex;
 use super::Task;
 use super::limits::ResourceLimits;
 use crate::config::ExitStatus;
+use crate::namespace::pid::PidNamespace;
 use crate::signal::ProcessSignals;
 use crate::wait::WaitQueue;
 
 /// A process (thread group).
 pub struct Process {
-    /// Process number.
+    /// Process number, in the first namespace of them.
     pub pid: i32,
+    /// By which numbers it and its threads know others, and are known.
+    pub numbers: Arc<PidNamespace>,
+    /// Signals without a handler do nothing to it, `SIGKILL` and `SIGSTOP` only from outside its namespace, whose first process it is.
+    pub unkillable: AtomicBool,
     /// Threads, parent, children, group, session.
     pub family: Mutex<Family>,
     /// Handlers and signals pending for the process as a whole.
@@ -67,9 +72,11 @@ pub enum Report {
 
 impl Process {
     /// A process without tasks or relations.
-    pub fn new(pid: i32, limits: ResourceLimits) -> Self {
+    pub fn new(pid: i32, numbers: &Arc<PidNamespace>, limits: ResourceLimits) -> Self {
         Self {
             pid,
+            unkillable: AtomicBool::new(numbers.init() == Some(pid)),
+            numbers: Arc::clone(numbers),
             family: Mutex::new(Family { group: pid, session: pid, ..Family::default() }),
             signals: Mutex::default(),
             limits: Mutex::new(limits),

@@ -43,11 +43,8 @@ pub fn wake_if_orphaned(kernel: &Kernel, group: i32) {
     }
 }
 
-/// `setpgid(2)` by `caller`; 0 stands for the caller and for the process's own number.
+/// `setpgid(2)` by `caller`, in the kernel's numbers; 0 stands for the caller and for the process's own number.
 pub fn set_group(kernel: &Kernel, caller: &Arc<Process>, pid: i32, group: i32) -> Result<(), Errno> {
-    if group < 0 {
-        return Err(Errno::EINVAL);
-    }
     let process = if pid == 0 || pid == caller.pid { Arc::clone(caller) } else { kernel.tasks.process(pid).ok_or(Errno::ESRCH)? };
     let group = if group == 0 { process.pid } else { group };
     let (_, session) = place(caller);
@@ -70,7 +67,8 @@ pub fn set_group(kernel: &Kernel, caller: &Arc<Process>, pid: i32, group: i32) -
     if group != process.pid && !kernel.tasks.processes().iter().any(|other| place(other) == (group, session)) {
         return Err(Errno::EPERM);
     }
-    process.family.lock().group = group;
+    let old = std::mem::replace(&mut process.family.lock().group, group);
+    kernel.tasks.release(&process, old);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use super::session::place;
 use super::{Process, Task};
 use crate::wait::PollEvents;
 
@@ -23,7 +24,7 @@ struct Tables {
 }
 
 /// Where numbers start again after the largest, as on Linux.
-const PID_RESERVED: i32 = 300;
+pub const PID_RESERVED: i32 = 300;
 /// Largest number plus one, `/proc/sys/kernel/pid_max`.
 pub const PID_MAX: i32 = 4_194_304;
 
@@ -64,6 +65,16 @@ impl TaskTable {
         tables.tasks.contains_key(&number) || tables.processes.contains_key(&number)
     }
 
+    /// The last number that was given out.
+    pub fn last(&self) -> i32 {
+        self.tables.lock().next
+    }
+
+    /// Sets the number after which the next one is looked for.
+    pub fn set_last(&self, number: i32) {
+        self.tables.lock().next = number;
+    }
+
     /// A number that no task, process, group or session uses.
     pub fn allocate(&self) -> i32 {
         let mut tables = self.tables.lock();
@@ -88,7 +99,10 @@ impl TaskTable {
 
     /// Takes a task out.
     pub fn remove_task(&self, tid: i32) {
-        self.tables.lock().tasks.remove(&tid);
+        let task = self.tables.lock().tasks.remove(&tid);
+        if let Some(task) = task {
+            self.release(&task.process, tid);
+        }
     }
 
     /// Takes a process out, once it was waited for.
@@ -97,6 +111,25 @@ impl TaskTable {
         if let Some(process) = process {
             process.reaped.store(true, Ordering::Relaxed);
             process.changes.notify(PollEvents::HUP);
+            let (group, session) = place(&process);
+            for number in [pid, group, session] {
+                self.release(&process, number);
+            }
+            process.numbers.process_leaves();
+        }
+    }
+
+    /// Frees a number in the namespaces below the first, unless a task, process, group or session still has it.
+    pub fn release(&self, user: &Process, number: i32) {
+        if user.numbers.is_first() || self.is_taken(number) {
+            return;
+        }
+        let is_used = |process: &Arc<Process>| {
+            let (group, session) = place(process);
+            group == number || session == number
+        };
+        if !self.processes().iter().any(is_used) {
+            user.numbers.forget(number);
         }
     }
 }

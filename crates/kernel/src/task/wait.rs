@@ -48,7 +48,7 @@ pub enum Change {
 
 /// A child's news.
 pub struct News {
-    /// Its number.
+    /// Its number, in the first namespace of them.
     pub pid: i32,
     /// What it did.
     pub change: Change,
@@ -105,7 +105,7 @@ fn look(task: &Arc<Task>, target: &Target, options: Options) -> Result<Option<Ne
         }
         candidates += 1;
         if let Some(change) = take_change(task, child, options) {
-            return Ok(Some(news(child, change)));
+            return Ok(Some(news(task, child, change)));
         }
     }
     match look_at_tracees(task, target, options, own_group) {
@@ -129,8 +129,8 @@ fn look_at_tracees(task: &Arc<Task>, target: &Target, options: Options, own_grou
     {
         let end = if options.has(raw::WNOWAIT) { tracees.ends[index] } else { tracees.ends.remove(index) };
         let (code, status) = exit::code_and_status(end.status);
-        let mut info = exit::child_info(&task.process, raw::SIGCHLD as i32, code, status);
-        info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(end.tid as u32);
+        let mut info = exit::child_info(&task.process, &task.process.numbers, raw::SIGCHLD as i32, code, status);
+        info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(task.shows(end.tid) as u32);
         return (1, Some(News { pid: end.tid, change: Change::Exited(end.status), usage: Rusage::default(), info }));
     }
     let tasks: Vec<Arc<Task>> = tracees.tasks.iter().filter_map(std::sync::Weak::upgrade).collect();
@@ -153,9 +153,9 @@ fn look_at_tracees(task: &Arc<Task>, target: &Target, options: Options, own_grou
         }
         let code = stop.code;
         drop(state);
-        let mut news = news(&tracee.process, Change::Traced(code));
+        let mut news = news(task, &tracee.process, Change::Traced(code));
         news.pid = tracee.tid();
-        news.info.fields[0] = news.info.fields[0] & !0xffff_ffff | u64::from(tracee.tid() as u32);
+        news.info.fields[0] = news.info.fields[0] & !0xffff_ffff | u64::from(task.shows(tracee.tid()) as u32);
         return (count, Some(news));
     }
     (count, None)
@@ -197,9 +197,9 @@ fn take_change(task: &Task, child: &Arc<Process>, options: Options) -> Option<Ch
     Some(Change::Reported(report))
 }
 
-fn news(child: &Process, change: Change) -> News {
+fn news(task: &Task, child: &Process, change: Change) -> News {
     let (code, status) = change.code_and_status();
-    let info = exit::child_info(child, raw::SIGCHLD as i32, code, status);
+    let info = exit::child_info(child, &task.process.numbers, raw::SIGCHLD as i32, code, status);
     News { pid: child.pid, change, usage: usage::times(child, None).own(), info }
 }
 

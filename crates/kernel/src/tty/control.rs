@@ -109,7 +109,7 @@ impl Tty {
         Ok(())
     }
 
-    /// `TIOCSPGRP`.
+    /// `TIOCSPGRP`; the group is one as the task knows it.
     pub(super) fn set_foreground(self: &Arc<Self>, task: &Task, group: i32) -> Result<(), Errno> {
         match self.check_foreground(task, raw::SIGTTOU) {
             Err(Errno::EIO) => return Err(Errno::ENOTTY),
@@ -122,6 +122,7 @@ impl Tty {
         if group < 0 {
             return Err(Errno::EINVAL);
         }
+        let group = task.number(group);
         let members: Vec<i32> = task
             .kernel
             .tasks

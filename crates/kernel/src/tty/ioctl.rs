@@ -121,14 +121,14 @@ fn common(tty: &Arc<Tty>, task: &Arc<Task>, request: u32, argument: u64) -> Resu
             tty.set_window(task.read(argument)?);
             Ok(0)
         }
-        raw_ioctl::TIOCGPGRP => put(task, argument, &tty.foreground_group()),
+        raw_ioctl::TIOCGPGRP => put(task, argument, &task.shows(tty.foreground_group())),
         raw_ioctl::TIOCSPGRP => {
             let group = task.read(argument)?;
             tty.set_foreground(task, group).map(|()| 0)
         }
         raw_ioctl::TIOCGSID => {
             let session = tty.state.lock().session;
-            if session == 0 { Err(Errno::ENOTTY) } else { put(task, argument, &session) }
+            if session == 0 { Err(Errno::ENOTTY) } else { put(task, argument, &task.shows(session)) }
         }
         raw_ioctl::TIOCOUTQ => {
             // What the master has not read yet does not count: for a pty it was sent.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::file::File;
 use super::inode::FileType;
 use crate::Kernel;
+use crate::namespace::pid::NOBODY;
 use crate::task::Task;
 use crate::wait::{PollEvents, Wake};
 
@@ -141,11 +142,17 @@ impl File {
         Ok(())
     }
 
-    /// `F_SETOWN`: a process, or a group by its negative number; 0 for nobody.
+    /// `F_SETOWN`: a process, or a group by its negative number, as the task knows it; 0 for nobody.
     pub fn set_owner(&self, task: &Task, owner: i32) -> Result<(), Errno> {
-        if owner > 0 && task.kernel.tasks.find(owner).is_none() && task.kernel.tasks.process(owner).is_none() {
+        let known = task.number(owner.checked_abs().ok_or(Errno::EINVAL)?);
+        if owner > 0 && !task.kernel.tasks.is_taken(known) || owner < 0 && known == NOBODY {
             return Err(Errno::ESRCH);
         }
+        let owner = match owner {
+            0 => 0,
+            ..0 => -known,
+            _ => known,
+        };
         self.owner.store(owner, Ordering::Relaxed);
         if self.inode.file_type() == FileType::Socket {
             self.async_notice.watch_urgent(self, task);

@@ -190,7 +190,7 @@ impl FileLeases {
         leases.push(Lease { holder: holder(file), fd, file: Arc::downgrade(file), kind, downgraded_at: None, ended_at: None });
         drop(leases);
         if file.owner.load(Ordering::Relaxed) == 0 {
-            file.set_owner(task, task.process.pid)?;
+            file.set_owner(task, task.process.own_pid())?;
         }
         Ok(())
     }

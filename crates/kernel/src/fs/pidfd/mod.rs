@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
 
+use crate::namespace::pid::PidNamespace;
 use crate::task::Process;
 use crate::vfs::anonymous;
 use crate::vfs::file::{File, FileOps};
@@ -27,6 +28,18 @@ pub fn process_of(file: &File) -> Result<Arc<Process>, Errno> {
     file.ops_as::<PidFd>().map(|ops| Arc::clone(&ops.process)).ok_or(Errno::EBADF)
 }
 
+/// What `fdinfo` of a procfs that names processes by these numbers says about a pidfd; nothing about other files.
+pub fn describe(file: &File, numbers: &PidNamespace) -> String {
+    let Ok(process) = process_of(file) else { return String::new() };
+    if process.is_reaped() {
+        return "Pid:\t-1\nNSpid:\t-1\n".to_owned();
+    }
+    if !process.numbers.is_within(numbers) {
+        return "Pid:\t0\nNSpid:\t0\n".to_owned();
+    }
+    format!("Pid:\t{}\nNSpid:\t{}\n", numbers.show(process.pid), process.numbers.show_all(process.pid, numbers))
+}
+
 impl FileOps for PidFd {
     fn as_any(&self) -> &dyn Any {
         self
@@ -41,10 +54,5 @@ impl FileOps for PidFd {
 
     fn queue(&self) -> Option<&WaitQueue> {
         Some(&self.process.changes)
-    }
-
-    fn describe(&self, _file: &File) -> String {
-        let pid = if self.process.is_reaped() { -1 } else { self.process.pid };
-        format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
     }
 }

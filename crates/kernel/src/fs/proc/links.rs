@@ -125,6 +125,7 @@ fn descriptor_info(subject: &Subject, number: i32, _file: &File) -> Plan {
         let inode = file.inode.attributes().map_or(0, |attributes| attributes.inode);
         let mut text = format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{inode}\n", super::mounts::number_of(&file));
         text.push_str(&file.ops.describe(&file));
+        text.push_str(&crate::fs::pidfd::describe(&file, &live.numbers));
         Ok(text.into_bytes())
     };
     Plan::file(make).mode(0o400).owned(owner).judged(move |task| judged.judge(task))

@@ -8,6 +8,7 @@ use super::Machine;
 use crate::Kernel;
 use crate::fs::FILESYSTEMS;
 use crate::fs::generated::{Fixed, Listing, Plan};
+use crate::namespace::pid::PidNamespace;
 use crate::system;
 use crate::vfs::inode::FileType;
 
@@ -49,10 +50,10 @@ fn running_tasks(kernel: &Arc<Kernel>) -> usize {
 }
 
 /// `/proc/loadavg`.
-pub fn loadavg(kernel: &Arc<Kernel>) -> String {
+pub fn loadavg(kernel: &Arc<Kernel>, numbers: &PidNamespace) -> String {
     let [one, five, fifteen] = kernel.load_averages();
     let tasks = kernel.tasks.tasks();
-    let last = tasks.iter().map(|task| task.tid()).max().unwrap_or(1);
+    let last = numbers.last().unwrap_or_else(|| kernel.tasks.last());
     format!("{one:.2} {five:.2} {fifteen:.2} {}/{} {last}\n", running_tasks(kernel), tasks.len())
 }
 
@@ -207,14 +208,14 @@ pub fn tty(machine: &Machine) -> Plan {
 /// `/proc/sysvipc`.
 pub fn sysvipc(machine: &Machine) -> Plan {
     const LISTING: Listing<Machine> = &[
-        ("msg", FileType::Regular, |machine| super::machine_file(machine, message_queues)),
+        ("msg", FileType::Regular, |machine| super::numbers_file(machine, message_queues)),
         ("sem", FileType::Regular, |machine| super::machine_file(machine, semaphores)),
-        ("shm", FileType::Regular, |machine| super::machine_file(machine, shared_memory)),
+        ("shm", FileType::Regular, |machine| super::numbers_file(machine, shared_memory)),
     ];
     Plan::directory(Fixed { about: machine.clone(), listing: LISTING })
 }
 
-fn message_queues(kernel: &Arc<Kernel>) -> String {
+fn message_queues(kernel: &Arc<Kernel>, numbers: &PidNamespace) -> String {
     let mut text =
         "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n"
             .to_owned();
@@ -222,7 +223,7 @@ fn message_queues(kernel: &Arc<Kernel>) -> String {
         let state = queue.state.lock();
         let (of, count) = (state.permissions, state.messages.len());
         let _ = write!(text, "{:>10} {id:>10}  {:>4o}  {:>10} {count:>10} ", of.key, of.mode, state.bytes);
-        let _ = write!(text, "{:>5} {:>5} ", state.last_sender, state.last_receiver);
+        let _ = write!(text, "{:>5} {:>5} ", numbers.show(state.last_sender), numbers.show(state.last_receiver));
         let _ = write!(text, "{:>5} {:>5} {:>5} {:>5} ", of.uid, of.gid, of.cuid, of.cgid);
         let _ = writeln!(text, "{:>10} {:>10} {:>10}", state.sent, state.received, state.changed);
     }
@@ -241,16 +242,17 @@ fn semaphores(kernel: &Arc<Kernel>) -> String {
     text
 }
 
-fn shared_memory(kernel: &Arc<Kernel>) -> String {
+fn shared_memory(kernel: &Arc<Kernel>, numbers: &PidNamespace) -> String {
     let mut text = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n".to_owned();
     for (id, segment) in kernel.ipc.segments.all() {
         if segment.settle(kernel, &kernel.ipc) {
             continue;
         }
         let state = *segment.state.lock();
-        let (of, attachments, last) = (state.permissions, segment.attachments(kernel), segment.last.load(Ordering::Relaxed));
+        let (of, attachments) = (state.permissions, segment.attachments(kernel));
+        let (maker, last) = (numbers.show(segment.maker), numbers.show(segment.last.load(Ordering::Relaxed)));
         let _ = write!(text, "{:>10} {id:>10}  {:>4o} {:>21} ", of.key, of.mode, segment.size);
-        let _ = write!(text, "{:>5} {last:>5}  {attachments:>5} ", segment.maker);
+        let _ = write!(text, "{maker:>5} {last:>5}  {attachments:>5} ");
         let _ = write!(text, "{:>5} {:>5} {:>5} {:>5} ", of.uid, of.gid, of.cuid, of.cgid);
         let _ = write!(text, "{:>10} {:>10} {:>10} ", state.attached, state.detached, state.changed);
         let _ = writeln!(text, "{:>21} {:>21}", segment.memory.allocated(), 0);

@@ -88,7 +88,7 @@ fn signal_sets(live: &Live) -> Sets {
 /// The controlling terminal's device number and foreground group, as `stat` wants them.
 fn terminal(live: &Live) -> (u64, i32) {
     let terminal = live.process.terminal.lock().clone();
-    terminal.map_or((0, -1), |terminal| (terminal.device_number(), terminal.foreground_group()))
+    terminal.map_or((0, -1), |terminal| (terminal.device_number(), live.numbers.show(terminal.foreground_group())))
 }
 
 /// `wait` status of a process that ended.
@@ -104,8 +104,16 @@ fn exit_code(status: Option<ExitStatus>) -> u32 {
 pub fn stat(live: &Live) -> Result<Vec<u8>, Errno> {
     let (group, session, parent, count, exit_signal, exit, has_execed) = {
         let family = live.process.family.lock();
-        let parent = family.parent.upgrade().map_or(0, |parent| parent.pid);
-        (family.group, family.session, parent, family.tasks.len(), family.exit_signal, family.exit, family.has_execed)
+        let parent = family.parent.upgrade().map_or(0, |parent| live.numbers.show(parent.pid));
+        (
+            live.numbers.show(family.group),
+            live.numbers.show(family.session),
+            parent,
+            family.tasks.len(),
+            family.exit_signal,
+            family.exit,
+            family.has_execed,
+        )
     };
     let (tty, foreground) = terminal(live);
     let times = usage::times(&live.process, live.is_thread.then_some(live.task.as_deref()).flatten());
@@ -118,7 +126,7 @@ pub fn stat(live: &Live) -> Result<Vec<u8>, Errno> {
     let layout = mm.as_ref().map(|mm| mm.layout()).unwrap_or_default();
     let rss_limit = live.process.limits.lock().soft(raw::RLIMIT_RSS);
     let mut line = Vec::new();
-    line.extend_from_slice(format!("{} (", live.id()).as_bytes());
+    line.extend_from_slice(format!("{} (", live.numbers.show(live.id())).as_bytes());
     line.extend_from_slice(&name(live));
     let mut rest = format!(") {} {parent} {group} {session} {tty} {foreground}", state(live).0);
     let flags = if has_execed { 0 } else { FORKED_WITHOUT_EXEC } | 0x40_0000;
@@ -180,10 +188,11 @@ pub fn status(live: &Live) -> Result<Vec<u8>, Errno> {
     }
     let (parent, count, group, session) = {
         let family = live.process.family.lock();
-        (family.parent.upgrade().map_or(0, |parent| parent.pid), family.tasks.len(), family.group, family.session)
+        (family.parent.upgrade().map_or(0, |parent| live.numbers.show(parent.pid)), family.tasks.len(), family.group, family.session)
     };
-    let (pid, id) = (live.process.pid, live.id());
-    let tracer = live.task.as_ref().and_then(|task| task.ptrace.tracer()).map_or(0, |tracer| tracer.pid);
+    let show_all = |number| live.process.numbers.show_all(number, &live.numbers);
+    let (pid, id) = (live.numbers.show(live.process.pid), live.numbers.show(live.id()));
+    let tracer = live.task.as_ref().and_then(|task| task.ptrace.tracer()).map_or(0, |tracer| live.numbers.show(tracer.pid));
     let _ = write!(text, "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{id}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n");
     let who = live.credentials();
     let users = [who.ruid, who.euid, who.suid, who.fsuid].map(|user| who.user.show_user(user));
@@ -194,7 +203,8 @@ pub fn status(live: &Live) -> Result<Vec<u8>, Errno> {
     let _ = writeln!(text, "FDSize:\t{}", descriptors.next_power_of_two().max(64));
     let groups: Vec<String> = who.groups.iter().map(|group| who.user.show_group(*group).to_string()).collect();
     let _ = writeln!(text, "Groups:\t{} ", groups.join(" "));
-    let _ = write!(text, "NStgid:\t{pid}\nNSpid:\t{id}\nNSpgid:\t{group}\nNSsid:\t{session}\nKthread:\t0\n");
+    let _ = write!(text, "NStgid:\t{}\nNSpid:\t{}\n", show_all(live.process.pid), show_all(live.id()));
+    let _ = write!(text, "NSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n", show_all(group), show_all(session));
     if let Some(mm) = live.mm() {
         memory_lines(&mut text, &Usage::of(&mm));
     }
@@ -306,7 +316,7 @@ pub fn sched(live: &Live) -> Result<Vec<u8>, Errno> {
     let scheduling = live.task.as_ref().map(|task| *task.scheduling.lock()).unwrap_or_default();
     let count = live.process.family.lock().tasks.len();
     let spent: u64 = threads(live).iter().map(|task| task.cpu_ns()).sum();
-    let mut text = format!("{} ({}, #threads: {count})\n{}\n", printable_name(live), live.id(), "-".repeat(67));
+    let mut text = format!("{} ({}, #threads: {count})\n{}\n", printable_name(live), live.numbers.show(live.id()), "-".repeat(67));
     let _ = writeln!(text, "{:<45}:{:>21}", "se.sum_exec_runtime", format!("{}.{:06}", spent / 1_000_000, spent % 1_000_000));
     let _ = writeln!(text, "{:<45}:{:>21}", "policy", scheduling.policy);
     let _ = writeln!(text, "{:<45}:{:>21}", "prio", 120 + scheduling.nice);

@@ -7,6 +7,7 @@ use cloudpilot_abi::Errno;
 use crate::Kernel;
 use crate::fs::generated::{Kind, Open, Plan};
 use crate::mm::Mm;
+use crate::namespace::pid::PidNamespace;
 use crate::task::{Credentials, Process, Task};
 
 /// `CAP_SYS_PTRACE`.
@@ -23,6 +24,7 @@ pub fn parse_number(name: &[u8]) -> Option<i32> {
 #[derive(Clone)]
 pub struct Subject {
     kernel: Weak<Kernel>,
+    numbers: Arc<PidNamespace>,
     process: Weak<Process>,
     /// The thread; none for the process as a whole.
     thread: Option<Weak<Task>>,
@@ -33,6 +35,8 @@ pub struct Subject {
 pub struct Live {
     /// The machine.
     pub kernel: Arc<Kernel>,
+    /// By which numbers processes are named.
+    pub numbers: Arc<PidNamespace>,
     /// The process.
     pub process: Arc<Process>,
     /// The thread, or the process's first live one; none for zombies.
@@ -42,17 +46,18 @@ pub struct Live {
 }
 
 impl Subject {
-    /// A process.
-    pub fn process(kernel: &Arc<Kernel>, process: &Arc<Process>) -> Self {
+    /// A process, for a procfs that names processes by these numbers.
+    pub fn process(kernel: &Arc<Kernel>, numbers: &Arc<PidNamespace>, process: &Arc<Process>) -> Self {
         let task = process.family.lock().tasks.first().cloned();
         let owner = task.map_or((0, 0), |task| owner_of(&task));
-        Self { kernel: Arc::downgrade(kernel), process: Arc::downgrade(process), thread: None, owner }
+        Self { kernel: Arc::downgrade(kernel), numbers: Arc::clone(numbers), process: Arc::downgrade(process), thread: None, owner }
     }
 
-    /// A thread.
-    pub fn thread(task: &Arc<Task>) -> Self {
+    /// A thread of it.
+    pub fn thread(&self, task: &Arc<Task>) -> Self {
         Self {
-            kernel: Arc::downgrade(&task.kernel),
+            kernel: Weak::clone(&self.kernel),
+            numbers: Arc::clone(&self.numbers),
             process: Arc::downgrade(&task.process),
             thread: Some(Arc::downgrade(task)),
             owner: owner_of(task),
@@ -75,7 +80,7 @@ impl Subject {
                 Some(tasks.into_iter().find(|task| Arc::ptr_eq(task, &thread)).ok_or(Errno::ESRCH)?)
             }
         };
-        Ok(Live { kernel, process, task, is_thread: self.thread.is_some() })
+        Ok(Live { kernel, numbers: Arc::clone(&self.numbers), process, task, is_thread: self.thread.is_some() })
     }
 
     /// User and group of the files about it.
@@ -126,7 +131,7 @@ impl Live {
         self.task.as_ref().and_then(|task| task.mm.lock().clone())
     }
 
-    /// Number of the process or of the thread.
+    /// The kernel's number of the process or of the thread.
     pub fn id(&self) -> i32 {
         match &self.task {
             Some(task) if self.is_thread => task.tid(),

@@ -1,8 +1,8 @@
 //! `/proc/sys`: settings. Those that nothing depends on are remembered as written; the others are shown and refuse writes.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use cloudpilot_abi::Errno;
+use cloudpilot_abi::{Errno, raw};
 
 use super::Machine;
 use crate::Kernel;
@@ -25,9 +25,11 @@ enum Value {
     Made(fn(&Arc<Kernel>) -> String),
     /// Made by the kernel, and given to it.
     Given(fn(&Arc<Kernel>) -> String, fn(&Arc<Kernel>, &str) -> Result<(), Errno>),
+    /// Of a namespace of the task that reads or writes; writing judges by itself who may.
+    Own(fn(&Task) -> String, fn(&Task, &str) -> Result<(), Errno>),
 }
 
-use Value::{Constant, Given, Made, Stored};
+use Value::{Constant, Given, Made, Own, Stored};
 
 fn hostname(kernel: &Arc<Kernel>) -> String {
     kernel.first_namespaces().uts.hostname.lock().clone()
@@ -35,6 +37,27 @@ fn hostname(kernel: &Arc<Kernel>) -> String {
 
 fn domainname(kernel: &Arc<Kernel>) -> String {
     kernel.first_namespaces().uts.domainname.lock().clone()
+}
+
+fn last_number(task: &Task) -> String {
+    task.process.numbers.last().unwrap_or_else(|| task.kernel.tasks.last()).to_string()
+}
+
+fn set_last_number(task: &Task, text: &str) -> Result<(), Errno> {
+    let (numbers, own) = (&task.process.numbers, task.credentials());
+    if ![raw::CAP_SYS_ADMIN, raw::CAP_CHECKPOINT_RESTORE].iter().any(|capability| own.has_in(&numbers.owner, *capability)) {
+        return Err(Errno::EPERM);
+    }
+    let number = text.trim().parse().map_err(|_| Errno::EINVAL)?;
+    if !(0..PID_MAX).contains(&number) {
+        return Err(Errno::EINVAL);
+    }
+    if numbers.is_first() {
+        task.kernel.tasks.set_last(number);
+    } else {
+        numbers.set_last(number);
+    }
+    Ok(())
 }
 
 /// Longest host name that `sethostname(2)` takes.
@@ -103,7 +126,7 @@ const SETTINGS: &[(&str, Value)] = &[
     ("kernel/msgmni", Stored("32000")),
     ("kernel/ngroups_max", Constant("65536")),
     ("kernel/nmi_watchdog", Constant("0")),
-    ("kernel/ns_last_pid", Made(|kernel| kernel.tasks.tasks().iter().map(|task| task.tid()).max().unwrap_or(1).to_string())),
+    ("kernel/ns_last_pid", Own(last_number, set_last_number)),
     ("kernel/numa_balancing", Constant("0")),
     ("kernel/osrelease", Constant(system::RELEASE)),
     ("kernel/ostype", Constant(system::NAME)),
@@ -245,21 +268,29 @@ impl Directory for Settings {
 }
 
 fn setting(machine: &Machine, path: &'static str, value: &'static Value) -> Plan {
-    let shown = Weak::clone(machine);
-    let make = move || {
+    let shown = machine.clone();
+    let make = move |reader: Option<&Task>| {
         let kernel = shown.upgrade().ok_or(Errno::ENOENT)?;
         let mut bytes = match value {
             Constant(text) => text.as_bytes().to_vec(),
             Stored(text) => kernel.system.sysctls.lock().get(path).cloned().unwrap_or_else(|| text.as_bytes().to_vec()),
             Made(make) | Given(make, _) => make(&kernel).into_bytes(),
+            Own(make, _) => match reader {
+                Some(reader) => make(reader).into_bytes(),
+                None => make(&*kernel.init().ok_or(Errno::ENOENT)?).into_bytes(),
+            },
         };
         bytes.push(b'\n');
         Ok(bytes)
     };
-    let plan = Plan::file(make);
-    let written = Weak::clone(machine);
+    let plan = Plan::file_for(make);
+    let written = machine.clone();
     match value {
         Constant(_) | Made(_) => plan,
+        Own(_, give) => plan.mode(0o666).taking(move |writer, bytes| {
+            let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+            give(writer.ok_or(Errno::EPERM)?, text)
+        }),
         Stored(_) | Given(..) => plan.mode(0o644).taking(move |writer, bytes| write(&written, path, value, writer, bytes)),
     }
 }
@@ -281,6 +312,6 @@ fn write(machine: &Machine, path: &'static str, value: &Value, writer: Option<&T
             kernel.system.sysctls.lock().insert(path, text.trim().as_bytes().to_vec());
             Ok(())
         }
-        Constant(_) | Made(_) => Err(Errno::EPERM),
+        Constant(_) | Made(_) | Own(..) => Err(Errno::EPERM),
     }
 }

@@ -9,6 +9,7 @@ use super::subject::{Live, Subject, parse_number};
 use super::{links, memory, mounts, net, status};
 use crate::Kernel;
 use crate::fs::generated::{Directory, Entry, Fixed, Listing, Plan};
+use crate::namespace::pid::PidNamespace;
 use crate::namespace::user::Map;
 use crate::task::{Process, Task};
 use crate::vfs::inode::FileType;
@@ -17,8 +18,8 @@ use crate::vfs::inode::FileType;
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// `/proc/<pid>`.
-pub fn process_directory(kernel: &Arc<Kernel>, process: &Arc<Process>) -> Plan {
-    let subject = Subject::process(kernel, process);
+pub fn process_directory(kernel: &Arc<Kernel>, numbers: &Arc<PidNamespace>, process: &Arc<Process>) -> Plan {
+    let subject = Subject::process(kernel, numbers, process);
     let owner = subject.owner();
     Plan::directory(Both { fixed: Fixed { about: subject, listing: COMMON }, more: PROCESS_ONLY }).owned(owner)
 }
@@ -60,18 +61,18 @@ struct Threads {
 
 impl Directory for Threads {
     fn lookup(&self, name: &[u8]) -> Result<Plan, Errno> {
-        let tid = parse_number(name).ok_or(Errno::ENOENT)?;
         let live = self.subject.live().map_err(|_| Errno::ENOENT)?;
+        let tid = live.numbers.number(parse_number(name).ok_or(Errno::ENOENT)?);
         let tasks = live.process.family.lock().tasks.clone();
         let task = tasks.iter().find(|task| task.tid() == tid).ok_or(Errno::ENOENT)?;
-        let subject = Subject::thread(task);
+        let subject = self.subject.thread(task);
         let owner = subject.owner();
         Ok(Plan::directory(Both { fixed: Fixed { about: subject, listing: COMMON }, more: THREAD_ONLY }).owned(owner))
     }
 
     fn entries(&self) -> Result<Vec<Entry>, Errno> {
         let live = self.subject.live().map_err(|_| Errno::ENOENT)?;
-        let mut numbers: Vec<i32> = live.process.family.lock().tasks.iter().map(|task| task.tid()).collect();
+        let mut numbers: Vec<i32> = live.process.family.lock().tasks.iter().map(|task| live.numbers.show(task.tid())).collect();
         numbers.sort_unstable();
         let entry = |tid: i32| Entry { name: tid.to_string().into_bytes(), file_type: FileType::Directory, cursor: 3 + tid as u64 };
         Ok(numbers.into_iter().map(entry).collect())
@@ -240,6 +241,6 @@ const THREAD_ONLY: Listing<Subject> = &[("children", FileType::Regular, |subject
     subject.open_file(|live| {
         let leads = live.task()?.tid() == live.process.pid;
         let children = if leads { live.process.family.lock().children.clone() } else { Vec::new() };
-        Ok(children.iter().map(|child| format!("{} ", child.pid)).collect::<String>().into_bytes())
+        Ok(children.iter().map(|child| format!("{} ", live.numbers.show(child.pid))).collect::<String>().into_bytes())
     })
 })];
