@@ -1,5 +1,6 @@
 /* Mounts and namespaces: mount(2) in all its forms, pivot_root, chroot, user namespaces and their maps, setns. */
 #include "case.h"
+#include <sys/statvfs.h>
 #include <grp.h>
 #include <linux/mount.h>
 
@@ -471,6 +472,81 @@ static void by_descriptor(void) {
     OK("umount the original", umount("api"));
 }
 
+/* What makes a mount or its whole filesystem read-only, and what stands in the way. */
+static void read_only(void) {
+    mkdir("r", 0755);
+    mkdir("s", 0755);
+    OK("mount to begin with", mount("source", "r", "tmpfs", 0, 0));
+    OK("and a bind of it", mount("r", "s", 0, MS_BIND, 0));
+    put("r/f", "x");
+    int writer = open("r/f", O_WRONLY), reader = open("r/f", O_RDONLY);
+    ERR("read-only with a writer", mount(0, "r", 0, MS_REMOUNT | MS_RDONLY, 0), EBUSY);
+    ERR("its bind with a writer elsewhere", mount(0, "s", 0, MS_REMOUNT | MS_RDONLY, 0), EBUSY);
+    ERR("the mount alone", mount(0, "r", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0), EBUSY);
+    OK("the bind alone", mount(0, "s", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0));
+    ERR("write through the bind", open("s/f", O_WRONLY), EROFS);
+    OK("write beside it", close(open("r/f", O_WRONLY)));
+    OK("the bind writable again", mount(0, "s", 0, MS_REMOUNT | MS_BIND, 0));
+    EQ("the writer writes", write(writer, "y", 1), 1);
+    close(writer);
+    OK("readers do not matter", mount(0, "r", 0, MS_REMOUNT | MS_RDONLY, 0));
+    ERR("write to it", open("r/f", O_WRONLY), EROFS);
+    ERR("the whole filesystem is", open("s/f", O_WRONLY), EROFS);
+    ERR("no new file", open("s/g", O_WRONLY | O_CREAT, 0644), EROFS);
+    OK("a bind made writable alone", mount(0, "s", 0, MS_REMOUNT | MS_BIND, 0));
+    ERR("is not for that", open("s/f", O_WRONLY), EROFS);
+    struct statfs sf;
+    statfs("s", &sf);
+    EQ("statfs says so", sf.f_flags & ST_RDONLY, ST_RDONLY);
+    OK("writable again", mount(0, "s", 0, MS_REMOUNT, 0));
+    OK("through the bind", close(open("s/f", O_WRONLY)));
+    ERR("the other mount stays read-only", open("r/f", O_WRONLY), EROFS);
+    OK("until it is remounted", mount(0, "r", 0, MS_REMOUNT, 0));
+    OK("write", close(open("r/f", O_WRONLY)));
+    close(reader);
+    char *shared;
+    writer = open("r/f", O_RDWR);
+    ftruncate(writer, 4096);
+    shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, writer, 0);
+    close(writer);
+    ERR("a mapping writes, too", mount(0, "r", 0, MS_REMOUNT | MS_RDONLY, 0), EBUSY);
+    ERR("and keeps it in use", umount("r"), EBUSY);
+    munmap(shared, 4096);
+    OK("no more", mount(0, "r", 0, MS_REMOUNT | MS_RDONLY, 0));
+    OK("umount the bind", umount("s"));
+    OK("umount it", umount("r"));
+    OK("made read-only from the start", mount("source", "r", "tmpfs", MS_RDONLY, 0));
+    OK("made writable by itself", mount(0, "r", 0, MS_REMOUNT | MS_BIND, 0));
+    ERR("its filesystem is not", open("r/f", O_WRONLY | O_CREAT, 0644), EROFS);
+    OK("now it is", mount(0, "r", 0, MS_REMOUNT, 0));
+    int fd = open("r/f", O_WRONLY | O_CREAT, 0644);
+    YES("a file", fd >= 0);
+    OK("detach it though it is in use", umount2("r", MNT_DETACH));
+    EQ("the file stays", write(fd, "x", 1), 1);
+    YES("and nothing is mounted", access("r/f", F_OK) == -1);
+    close(fd);
+    ERR("nothing to expire", umount2("r", MNT_EXPIRE), EINVAL);
+    mount("source", "r", "tmpfs", 0, 0);
+    fd = open("r", O_RDONLY);
+    ERR("expire what is in use", umount2("r", MNT_EXPIRE), EBUSY);
+    close(fd);
+    ERR("expire", umount2("r", MNT_EXPIRE), EAGAIN);
+    OK("used in between", access("r/none", F_OK) == -1 ? 0 : -1);
+    close(open("r", O_RDONLY));
+    ERR("begins anew", umount2("r", MNT_EXPIRE), EAGAIN);
+    ERR("with force", umount2("r", MNT_EXPIRE | MNT_FORCE), EINVAL);
+    OK("force", umount2("r", MNT_FORCE));
+    int path = -1;
+    mount("source", "r", "tmpfs", 0, 0);
+    path = open("r", O_PATH);
+    ERR("a path descriptor uses it", umount("r"), EBUSY);
+    close(path);
+    chdir("r");
+    ERR("whoever stands in it uses it", umount("../r"), EBUSY);
+    chdir("..");
+    OK("nobody any more", umount("r"));
+}
+
 int main(void) {
     /* On a host the tree may be shared with others: what happens here stays here. */
     if (unshare(CLONE_NEWNS) || mount(0, "/", 0, MS_PRIVATE | MS_REC, 0)) {
@@ -484,6 +560,7 @@ int main(void) {
     mounting();
     chdir(home);
     binding();
+    read_only();
     propagating();
     roots();
     users();

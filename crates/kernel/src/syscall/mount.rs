@@ -92,6 +92,7 @@ fn mount(task: &Arc<Task>, args: &Args) -> SysResult {
         let root = mountable::make(task, &kind, &options)?;
         let source = source.unwrap_or_else(|| b"none".to_vec());
         let mount = Mount::new(Name::root(root), &String::from_utf8_lossy(&kind), &String::from_utf8_lossy(&source), flags & KEPT);
+        mount.set_filesystem_read_only(flags & raw::MS_RDONLY != 0)?;
         graft(task, vec![mount], target)?;
     }
     Ok(0)
@@ -118,6 +119,9 @@ fn remount(task: &Task, target: &Place, flags: u32) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     let times = if flags & ACCESS_TIMES == 0 { target.mount.flags() & ACCESS_TIMES } else { 0 };
+    if flags & raw::MS_BIND == 0 {
+        target.mount.set_filesystem_read_only(flags & raw::MS_RDONLY != 0)?;
+    }
     target.mount.set_flags(flags & KEPT | times)
 }
 

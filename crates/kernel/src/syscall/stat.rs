@@ -435,12 +435,12 @@ fn write_figures(task: &Arc<Task>, figures: &FilesystemFigures, mount_flags: u32
 
 fn statfs(task: &Arc<Task>, args: &Args) -> SysResult {
     let place = at::lookup(task, at::CWD, args.raw(0), 0, true)?;
-    write_figures(task, &place.inode().statfs()?, place.mount.flags(), args.raw(1))
+    write_figures(task, &place.inode().statfs()?, place.mount.shown_flags(), args.raw(1))
 }
 
 fn fstatfs(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.files().get(args.int(0))?;
-    let flags = file.path.as_ref().map_or(0, |path| path.mount.flags());
+    let flags = file.path.as_ref().map_or(0, |path| path.mount.shown_flags());
     write_figures(task, &file.inode.statfs()?, flags, args.raw(1))
 }
 

@@ -270,6 +270,9 @@ impl Drop for File {
         self.async_notice.end(self);
         self.inode.common().locks.release(LockOwner::description(self));
         self.inode.common().leases.release(self);
+        if let Some(path) = &self.path {
+            path.mount.use_again();
+        }
         if self.flags() & raw::O_PATH == 0 {
             watch::file_event(self, if self.writable() { raw::IN_CLOSE_WRITE } else { raw::IN_CLOSE_NOWRITE });
         }

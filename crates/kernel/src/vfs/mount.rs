@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +33,18 @@ pub struct Mount {
     locked_flags: AtomicU32,
     /// Marked by `MNT_EXPIRE`.
     expired: AtomicBool,
+    /// Regular files that are open for writing through it.
+    writers: AtomicI64,
+    filesystem: Arc<Filesystem>,
+}
+
+/// What all mounts of one filesystem share (a superblock).
+#[derive(Default)]
+struct Filesystem {
+    /// Mounted or remounted read-only as a whole: no mount of it can be written to.
+    read_only: AtomicBool,
+    /// Regular files that are open for writing through any of its mounts.
+    writers: AtomicI64,
 }
 
 /// What follows a change at a mount point, `mount_namespaces(7)`.
@@ -72,12 +84,29 @@ impl Mount {
             locked: AtomicBool::new(false),
             locked_flags: AtomicU32::new(0),
             expired: AtomicBool::new(false),
+            writers: AtomicI64::new(0),
+            filesystem: Arc::default(),
         })
     }
 
     /// Another mount of the same filesystem, from `root` on.
     fn copy(&self, root: &Arc<Name>) -> Arc<Self> {
-        let copy = Self::new(Arc::clone(root), &self.kind, &self.source, self.flags());
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let copy = Arc::new(Self {
+            id,
+            root: Arc::clone(root),
+            kind: self.kind.clone(),
+            source: self.source.clone(),
+            flags: AtomicU32::new(self.flags()),
+            place: RwLock::new(None),
+            space: AtomicU64::new(0),
+            propagation: Mutex::default(),
+            locked: AtomicBool::new(false),
+            locked_flags: AtomicU32::new(0),
+            expired: AtomicBool::new(false),
+            writers: AtomicI64::new(0),
+            filesystem: Arc::clone(&self.filesystem),
+        });
         *copy.propagation.lock() = self.propagation();
         copy.locked_flags.store(self.locked_flags.load(Ordering::Relaxed), Ordering::Relaxed);
         copy
@@ -93,18 +122,47 @@ impl Mount {
         self.flags.load(Ordering::Relaxed)
     }
 
-    /// Replaces the flags (`MS_REMOUNT`); `EPERM` for taking away what a more privileged namespace has set.
+    /// The same with what holds for its whole filesystem, as `statfs(2)` tells them.
+    pub fn shown_flags(&self) -> u32 {
+        self.flags() | if self.filesystem_is_read_only() { raw::MS_RDONLY } else { 0 }
+    }
+
+    /// Replaces the flags (`MS_REMOUNT`); `EPERM` for taking away what a more privileged namespace has set, `EBUSY` for making it read-only
+    /// while files are open for writing.
     pub fn set_flags(&self, flags: u32) -> Result<(), Errno> {
         if self.locked_flags.load(Ordering::Relaxed) & !flags != 0 {
             return Err(Errno::EPERM);
+        }
+        if flags & !self.flags() & raw::MS_RDONLY != 0 && self.writers.load(Ordering::SeqCst) > 0 {
+            return Err(Errno::EBUSY);
         }
         self.flags.store(flags, Ordering::Relaxed);
         Ok(())
     }
 
-    /// `MS_RDONLY`.
+    /// Whether it cannot be written to: it or its whole filesystem.
     pub fn read_only(&self) -> bool {
-        self.flags() & raw::MS_RDONLY != 0
+        self.flags() & raw::MS_RDONLY != 0 || self.filesystem_is_read_only()
+    }
+
+    /// Whether no mount of its filesystem can be written to.
+    pub fn filesystem_is_read_only(&self) -> bool {
+        self.filesystem.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Makes its whole filesystem read-only or writable; `EBUSY` while files are open for writing.
+    pub fn set_filesystem_read_only(&self, on: bool) -> Result<(), Errno> {
+        if on && !self.filesystem_is_read_only() && self.filesystem.writers.load(Ordering::SeqCst) > 0 {
+            return Err(Errno::EBUSY);
+        }
+        self.filesystem.read_only.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// One more or less file is open for writing through it.
+    pub fn count_writers(&self, step: i64) {
+        self.writers.fetch_add(step, Ordering::SeqCst);
+        self.filesystem.writers.fetch_add(step, Ordering::SeqCst);
     }
 
     /// Its root as a place.

@@ -134,7 +134,7 @@ fn open_place(task: &Arc<Task>, walk: &Walk<'_>, place: Path, flags: u32, check:
         }
     }
     let is_regular = file_type == FileType::Regular;
-    let access = if changes && is_regular { Some(WriteAccess::take(&inode)?) } else { None };
+    let access = if changes && is_regular { Some(WriteAccess::take(&inode)?.through(&place.mount)) } else { None };
     let read_access = (accesses == READ && is_regular).then(|| ReadAccess::take(&inode));
     leases::break_leases(task, &inode, changes, flags & raw::O_NONBLOCK != 0)?;
     if truncates && is_regular {
@@ -172,7 +172,7 @@ fn open_unlisted(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<
     let text = format!("#{}", inode.attributes()?.inode);
     let name = Name::unlisted(&directory.name, text.as_bytes(), Arc::clone(&inode));
     let ops = Arc::clone(&inode).open(flags & !raw::O_DIRECTORY, walk.task)?;
-    let access = WriteAccess::take(&inode)?;
+    let access = WriteAccess::take(&inode)?.through(&directory.mount);
     let file = File::new(ops, inode, Some(Path { mount: directory.mount, name }), flags & !(O_TMPFILE_BIT | raw::O_DIRECTORY));
     let _ = file.write_access.set(access);
     Ok(file)

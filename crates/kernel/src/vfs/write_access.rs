@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use cloudpilot_abi::Errno;
 
 use super::inode::Inode;
+use super::mount::Mount;
 
 /// How an inode is in use: positive for so many writers, negative for so many programs that run from it.
 #[derive(Default)]
@@ -33,19 +34,33 @@ impl WriteCount {
 }
 
 /// The right to write to a file, for as long as it is held.
-pub struct WriteAccess(Arc<dyn Inode>);
+pub struct WriteAccess {
+    inode: Arc<dyn Inode>,
+    /// The mount that may not become read-only meanwhile.
+    mount: Option<Arc<Mount>>,
+}
 
 impl WriteAccess {
     /// Takes it; `ETXTBSY` while a program runs from the file.
     pub fn take(inode: &Arc<dyn Inode>) -> Result<Self, Errno> {
         inode.common().writers.change(1)?;
-        Ok(Self(Arc::clone(inode)))
+        Ok(Self { inode: Arc::clone(inode), mount: None })
+    }
+
+    /// The same through a mount.
+    pub fn through(mut self, mount: &Arc<Mount>) -> Self {
+        mount.count_writers(1);
+        self.mount = Some(Arc::clone(mount));
+        self
     }
 }
 
 impl Drop for WriteAccess {
     fn drop(&mut self) {
-        self.0.common().writers.undo(1);
+        self.inode.common().writers.undo(1);
+        if let Some(mount) = &self.mount {
+            mount.count_writers(-1);
+        }
     }
 }
 

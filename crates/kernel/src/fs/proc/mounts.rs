@@ -28,6 +28,8 @@ struct Row {
     details: &'static str,
     kind: String,
     source: String,
+    /// The whole filesystem.
+    read_only: bool,
 }
 
 fn rows(live: &Live) -> Vec<Row> {
@@ -54,6 +56,7 @@ fn row(mount: &Arc<Mount>, root: &Path) -> Option<Row> {
         details: if mount.kind == "devpts" { ",gid=5,mode=620,ptmxmode=666" } else { "" },
         kind: mount.kind.clone(),
         source: mount.source.clone(),
+        read_only: mount.filesystem_is_read_only(),
     })
 }
 
@@ -119,7 +122,9 @@ pub fn mounts(live: &Live) -> Result<Vec<u8>, Errno> {
         text.extend(escaped(row.source.as_bytes()));
         text.push(b' ');
         text.extend(escaped(&row.point));
-        text.extend_from_slice(format!(" {} {}{} 0 0\n", row.kind, row.options, row.details).as_bytes());
+        // Here, unlike in `mountinfo`, it does not matter which of the two cannot be written to.
+        let options = if row.read_only { row.options.replacen("rw", "ro", 1) } else { row.options };
+        text.extend_from_slice(format!(" {} {options}{} 0 0\n", row.kind, row.details).as_bytes());
     }
     Ok(text)
 }
@@ -135,7 +140,8 @@ pub fn mountinfo(live: &Live) -> Result<Vec<u8>, Errno> {
         text.extend(escaped(&row.point));
         text.extend_from_slice(format!(" {}{} - {} ", row.options, row.propagation, row.kind).as_bytes());
         text.extend(escaped(row.source.as_bytes()));
-        text.extend_from_slice(format!(" rw{}\n", row.details).as_bytes());
+        let access = if row.read_only { "ro" } else { "rw" };
+        text.extend_from_slice(format!(" {access}{}\n", row.details).as_bytes());
     }
     Ok(text)
 }
