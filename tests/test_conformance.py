@@ -32,6 +32,7 @@ FAMILIES = [
     "mappings",
     "leases",
     "memfds",
+    "aio",
 ]
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]

@@ -1,6 +1,7 @@
 //! The user-space kernel: one per sandbox. It serves every system call of the programs inside, and calls the host only through
 //! `platform`, `memory`, the host-file filesystem, `host` and the clocks.
 
+pub mod aio;
 pub mod boot;
 pub mod config;
 pub mod fs;

@@ -37,6 +37,7 @@ pub use map::{MapRequest, Placement};
 pub use patch::Within;
 pub use report::{AreaInfo, Layout};
 
+use crate::aio::Contexts;
 use crate::vfs::write_access::RunAccess;
 use extents::Extents;
 
@@ -66,6 +67,8 @@ pub struct Mm {
     users: AtomicUsize,
     /// Another task changed pages here: the stub's mappings of `State::pending` must be renewed before the guest runs on.
     stale: AtomicBool,
+    /// Contexts of `io_setup(2)`.
+    pub aio: Contexts,
     /// Itself, as objects know it whose pages it maps.
     this: Weak<Mm>,
 }
@@ -127,6 +130,7 @@ impl Mm {
             state: RwLock::new(state),
             users: AtomicUsize::new(1),
             stale: AtomicBool::new(false),
+            aio: Contexts::default(),
             this: Weak::clone(this),
         })
     }

@@ -1,5 +1,6 @@
 //! System calls: one table by number, one file a family. The families only decode arguments and call the objects.
 
+mod aio;
 pub mod at;
 mod barrier;
 pub mod blocking;

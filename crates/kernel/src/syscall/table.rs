@@ -13,6 +13,7 @@ const FAMILIES: &[&[Call]] = &[
     super::schedule::CALLS,
     super::refused::CALLS,
     super::transfer::CALLS,
+    super::aio::CALLS,
     super::descriptor::CALLS,
     super::record_locks::CALLS,
     super::poll::CALLS,

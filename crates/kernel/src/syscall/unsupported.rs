@@ -9,7 +9,6 @@ const OLD: &str = "Linux itself dropped it";
 const MOUNT_FILES: &str = "mounts are made with mount(2)";
 const LSM: &str = "no security modules to ask";
 const RING: &str = "not there, so that runtimes fall back to epoll";
-const AIO: &str = "not there, so that databases fall back to threads";
 const PKEYS: &str = "no memory protection keys";
 const QUOTA: &str = "no quotas below the sandbox's own limits";
 const ATTRIBUTES: &str = "no inode flags to get or set";
@@ -29,12 +28,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_get_kernel_syms, OLD),
     (raw::__NR_get_thread_area, "32-bit programs only"),
     (raw::__NR_getpmsg, NEVER),
-    (raw::__NR_io_cancel, AIO),
-    (raw::__NR_io_destroy, AIO),
-    (raw::__NR_io_getevents, AIO),
-    (raw::__NR_io_pgetevents, AIO),
-    (raw::__NR_io_setup, AIO),
-    (raw::__NR_io_submit, AIO),
     (raw::__NR_io_uring_enter, RING),
     (raw::__NR_io_uring_register, RING),
     (raw::__NR_io_uring_setup, RING),

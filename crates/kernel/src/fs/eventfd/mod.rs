@@ -29,6 +29,15 @@ pub fn open(initial: u32, semaphore: bool, flags: u32) -> Arc<File> {
     anonymous::open("anon_inode:[eventfd]", FileType::Anonymous, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
 }
 
+impl EventFd {
+    /// Counts `by` more, as the kernel itself does: it stops at the largest number.
+    pub fn add(&self, by: u64) {
+        let sum = |count: u64| Some(count.saturating_add(by).min(LARGEST));
+        let _ = self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sum);
+        self.queue.notify(PollEvents::IN | PollEvents::RDNORM);
+    }
+}
+
 impl FileOps for EventFd {
     fn as_any(&self) -> &dyn Any {
         self

@@ -80,7 +80,7 @@ fn set_domainname(kernel: &Arc<Kernel>, name: &str) -> Result<(), Errno> {
 /// Every setting by path, sorted.
 const SETTINGS: &[(&str, Value)] = &[
     ("fs/aio-max-nr", Stored("65536")),
-    ("fs/aio-nr", Constant("0")),
+    ("fs/aio-nr", Made(|_| crate::aio::promised().to_string())),
     ("fs/epoll/max_user_watches", Stored("5000000")),
     ("fs/file-max", Stored("9223372036854775807")),
     ("fs/file-nr", Constant("0\t0\t9223372036854775807")),
