@@ -15,6 +15,7 @@ FAMILIES = [
     "signals",
     "futexes",
     "pipes",
+    "options",
     "timers",
     "memory",
     "credentials",

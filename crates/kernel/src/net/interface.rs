@@ -65,6 +65,15 @@ pub fn all(network: Network) -> Vec<Interface> {
     interfaces
 }
 
+/// The name of an interface by its number, without asking which there are: only those that exist are ever chosen.
+pub fn name_of(index: u32) -> Option<&'static [u8]> {
+    match index {
+        LOOPBACK_INDEX => Some(b"lo"),
+        index if index == LOOPBACK_INDEX + 1 => Some(b"eth0"),
+        _ => None,
+    }
+}
+
 impl Interface {
     fn v4(&self) -> Result<(Ipv4Addr, u8), Errno> {
         let v4 = |(ip, prefix): &(IpAddr, u8)| match ip {

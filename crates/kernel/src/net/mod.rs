@@ -234,8 +234,8 @@ pub trait Socket: Any + Send + Sync {
     }
 
     /// `getsockopt(2)`; `length` is what the caller has room for.
-    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
-        options::get(self.base(), level, name)
+    fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
+        options::get(self.base(), level, name, length)
     }
 
     /// Present readiness.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
-use super::inet::tcp_info::TcpState;
+use super::inet::tcp::info::TcpState;
 use super::unix::Bound;
 use super::{Base, Net, Socket, interface};
 use crate::config::Network;

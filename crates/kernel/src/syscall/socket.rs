@@ -7,6 +7,7 @@ use cloudpilot_abi::{Errno, raw, raw_net};
 use super::{Arg, Args, Call, SysResult, blocking, message};
 use crate::config::Network;
 use crate::net::message::Credentials;
+use crate::net::options::SOL_SOCKET;
 use crate::net::{self, Kind, Shutdown, Socket};
 use crate::task::Task;
 use crate::vfs::file::File;
@@ -213,12 +214,21 @@ fn option(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.file(args.int(0))?;
     let socket = net::of_file(&file)?;
     let length = usize::try_from(task.read::<i32>(args.raw(4))?).map_err(|_| Errno::EINVAL)?;
-    let mut value = socket.option(args.int(1), args.int(2), length)?;
-    if (args.uint(1), args.uint(2)) == (raw_net::SOL_SOCKET, raw_net::SO_PEERCRED)
-        && let Ok(peer) = bytemuck::try_pod_read_unaligned::<Credentials>(&value)
-    {
-        value = bytemuck::bytes_of(&peer.shown_to(task)).to_vec();
-    }
+    let value = match (args.int(1), args.uint(2)) {
+        (SOL_SOCKET, raw_net::SO_PEERNAME) => {
+            let address = socket.peer_address()?;
+            // Unlike others it is never longer than what there is.
+            if address.len() < length { Err(Errno::EINVAL) } else { Ok(address) }
+        }
+        (SOL_SOCKET, raw_net::SO_NETNS_COOKIE) if length != size_of::<u64>() => Err(Errno::EINVAL),
+        (SOL_SOCKET, raw_net::SO_NETNS_COOKIE) => Ok(task.namespaces().net.number.to_ne_bytes().to_vec()),
+        (SOL_SOCKET, raw_net::SO_PEERCRED) => {
+            let value = socket.option(SOL_SOCKET, args.int(2), length)?;
+            let shown = bytemuck::try_pod_read_unaligned::<Credentials>(&value).map(|peer| peer.shown_to(task));
+            Ok(shown.map_or(value, |peer| bytemuck::bytes_of(&peer).to_vec()))
+        }
+        (level, _) => socket.option(level, args.int(2), length),
+    }?;
     let value = &value[..value.len().min(length)];
     task.write_bytes(args.raw(3), value)?;
     task.write(args.raw(4), &(value.len() as i32)).map(|()| 0)

@@ -214,7 +214,7 @@ impl Socket for HostSocket {
     fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
         match options::gettable(level, name)? {
             options::Where::Host(name) => calls::option(self.descriptor.fd(), level, name, length),
-            options::Where::Here => get(&self.base, level, name),
+            options::Where::Here => get(&self.base, level, name, length),
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Membership {
     joined: Vec<IpAddr>,
     /// `IP_MULTICAST_IF` as an address.
     interface: Option<Ipv4Addr>,
+    /// `IPV6_MULTICAST_IF`; 0 leaves it to us.
+    index: u32,
 }
 
 /// What an option asks for.
@@ -62,6 +64,8 @@ enum Request {
     Leave(IpAddr),
     /// Send from here.
     From(Option<Ipv4Addr>),
+    /// Send through this interface.
+    Through(u32),
 }
 
 fn word(value: &[u8], at: usize) -> Option<[u8; 4]> {
@@ -76,10 +80,13 @@ fn check_own(ip: Ipv4Addr, otherwise: Errno) -> Result<(), Errno> {
     if ip.is_unspecified() || address::is_local(IpAddr::V4(ip)) { Ok(()) } else { Err(otherwise) }
 }
 
-/// `struct ip_mreq`, or with an index `struct ip_mreqn`: the group.
-fn decode_v4(value: &[u8]) -> Result<IpAddr, Errno> {
+/// `struct ip_mreq`, or with an index `struct ip_mreqn`: the group. What is left is not looked at before it is found.
+fn decode_v4(value: &[u8], leaves: bool) -> Result<IpAddr, Errno> {
     let (Some(group), Some(own)) = (word(value, 0), word(value, 4)) else { return Err(Errno::EINVAL) };
     let group = Ipv4Addr::from(group);
+    if leaves && !group.is_multicast() {
+        return Ok(IpAddr::V4(group));
+    }
     if !group.is_multicast() {
         return Err(Errno::EINVAL);
     }
@@ -136,15 +143,15 @@ fn decode_interface(value: &[u8]) -> Result<Request, Errno> {
 
 fn decode(domain: u32, level: i32, name: i32, value: &[u8]) -> Option<Result<Request, Errno>> {
     Some(match (level, name) {
-        (LEVEL_IP, IP_ADD_MEMBERSHIP) => decode_v4(value).map(Request::Join),
-        (LEVEL_IP, IP_DROP_MEMBERSHIP) => decode_v4(value).map(Request::Leave),
+        (LEVEL_IP, IP_ADD_MEMBERSHIP) => decode_v4(value, false).map(Request::Join),
+        (LEVEL_IP, IP_DROP_MEMBERSHIP) => decode_v4(value, true).map(Request::Leave),
         (LEVEL_IP, IP_MULTICAST_IF) => decode_interface(value),
         (LEVEL_IPV6, _) if domain != raw_net::AF_INET6 => return None,
         (LEVEL_IPV6, IPV6_ADD_MEMBERSHIP) => decode_v6(value).map(Request::Join),
         (LEVEL_IPV6, IPV6_DROP_MEMBERSHIP) => decode_v6(value).map(Request::Leave),
         (LEVEL_IPV6, IPV6_MULTICAST_IF) => {
             let index = word(value, 0).ok_or(Errno::EINVAL);
-            index.and_then(|index| check_index(index, Errno::ENODEV)).map(|()| Request::From(None))
+            index.and_then(|index| check_index(index, Errno::ENODEV).map(|()| Request::Through(u32::from_ne_bytes(index))))
         }
         (LEVEL_IP | LEVEL_IPV6, MCAST_JOIN_GROUP) => decode_any(level, value).map(Request::Join),
         (LEVEL_IP | LEVEL_IPV6, MCAST_LEAVE_GROUP) => decode_any(level, value).map(Request::Leave),
@@ -176,6 +183,7 @@ impl Membership {
                 groups.remove(*group);
             }
             Request::From(ip) => self.interface = *ip,
+            Request::Through(index) => self.index = *index,
         }
         Ok(())
     }
@@ -190,9 +198,13 @@ impl Membership {
         self.joined.contains(&group)
     }
 
-    /// What `IP_MULTICAST_IF` shows.
-    pub fn interface(&self) -> Ipv4Addr {
-        self.interface.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    /// What `IP_MULTICAST_IF` and `IPV6_MULTICAST_IF` show; none for other options.
+    pub fn option(&self, level: i32, name: i32) -> Option<Vec<u8>> {
+        match (level, name) {
+            (LEVEL_IP, IP_MULTICAST_IF) => Some(self.interface.unwrap_or(Ipv4Addr::UNSPECIFIED).octets().to_vec()),
+            (LEVEL_IPV6, IPV6_MULTICAST_IF) => Some(self.index.to_ne_bytes().to_vec()),
+            _ => None,
+        }
     }
 
     /// The address that something sent to a group comes from, if that was chosen.

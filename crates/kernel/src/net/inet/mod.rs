@@ -4,11 +4,11 @@ pub mod address;
 pub mod ancillary;
 pub mod groups;
 pub mod icmp;
+pub mod options;
 pub mod packets;
 pub mod ports;
 pub mod reports;
 pub mod tcp;
-pub mod tcp_info;
 #[cfg(test)]
 mod tests;
 pub mod udp;
@@ -186,46 +186,4 @@ fn check_route(base: &Base, ip: IpAddr) -> Result<(), Errno> {
     }
     let many = base.kind != Kind::Stream && (ip.is_multicast() || groups::is_broadcast(ip));
     if many || address::is_local(ip) { Ok(()) } else { Err(Errno::ENETUNREACH) }
-}
-
-/// `setsockopt(2)` of what both protocols have in common and the table does not know. None: not one of these.
-fn set_special(base: &Base, bound: bool, level: i32, name: i32, value: &[u8]) -> Option<Result<(), Errno>> {
-    use super::options::{LEVEL_IP, int};
-    /// Joining and leaving groups: the interface has none.
-    const IP_GROUPS: std::ops::RangeInclusive<i32> = 35..=48;
-    match (level, name) {
-        (LEVEL_IPV6, IPV6_V6ONLY) if bound => Some(Err(Errno::EINVAL)),
-        // IP_MULTICAST_IF takes a structure; there is but one interface.
-        (LEVEL_IP, 32) => Some(Ok(())),
-        (LEVEL_IP, name) if IP_GROUPS.contains(&name) => Some(Err(Errno::ENODEV)),
-        (LEVEL_IPV6, 20 | 21 | 42..=48) if base.domain == raw_net::AF_INET6 => Some(Err(Errno::ENODEV)),
-        // IP_TOS: of a connection's, congestion control has the last two bits.
-        (LEVEL_IP, 1) if base.kind == Kind::Stream => Some(int(level, value).map(|class| {
-            base.options.lock().set_number(level, name, class & 0xfc);
-        })),
-        // IP_TTL: -1 is the default again.
-        (LEVEL_IP, 2) if int(level, value) == Ok(0) => Some(Err(Errno::EINVAL)),
-        _ => None,
-    }
-}
-
-/// `getsockopt(2)` of the same.
-fn special(base: &Base, connected: bool, level: i32, name: i32) -> Option<Result<Vec<u8>, Errno>> {
-    use super::options::LEVEL_IP;
-    /// The loopback interface's, `lo`.
-    const MTU: i32 = 65_536;
-    let unset = |level, name| base.options.lock().number(level, name).is_none_or(|value| value == -1);
-    if level == LEVEL_IPV6 && base.domain != raw_net::AF_INET6 {
-        return None;
-    }
-    match (level, name) {
-        // TCP_MAXSEG: what any two hosts can do, until they have agreed on more.
-        (super::options::LEVEL_TCP, 2) if !connected && unset(level, name) => Some(Ok(536_i32.to_ne_bytes().to_vec())),
-        (LEVEL_IP, 14) | (LEVEL_IPV6, 24) if connected => Some(Ok(MTU.to_ne_bytes().to_vec())),
-        (LEVEL_IP, 14) | (LEVEL_IPV6, 24) => Some(Err(Errno::ENOTCONN)),
-        (LEVEL_IP, 2) | (LEVEL_IPV6, 16) if unset(level, name) => Some(Ok(64i32.to_ne_bytes().to_vec())),
-        (LEVEL_IP, 32) => Some(Ok(vec![0; 4])),
-        (LEVEL_IP, 4) => Some(Ok(Vec::new())),
-        _ => None,
-    }
 }

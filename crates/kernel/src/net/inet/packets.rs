@@ -8,17 +8,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use cloudpilot_abi::raw_net::{IPV6_CHECKSUM, IPV6_HDRINCL};
 use cloudpilot_abi::{Errno, raw_net};
 use parking_lot::Mutex;
 
 use super::address::{self, Given};
 use super::ancillary::{self, Route, Wishes};
+use super::groups::Membership;
 use super::icmp::{self, ICMP, ICMPV6};
+use super::options::{self as inet_options, Standing};
 use super::{Inet, groups};
 use crate::io::{Destination, Source};
 use crate::net::inbox::{Datagram, Inbox};
 use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use crate::net::options::{self, LEVEL_IP};
+use crate::net::options::{self, LEVEL_IP, LEVEL_IPV6};
 use crate::net::{Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::wait::PollEvents;
@@ -29,6 +32,8 @@ const RAW: u32 = 255;
 const LEVEL_RAW: i32 = 255;
 const LEVEL_ICMPV6: i32 = 58;
 const FILTER: i32 = 1;
+/// Where the checksum of an ICMPv6 message is.
+const ICMPV6_CHECKSUM: i32 = 2;
 /// `IP_HDRINCL`.
 pub const IP_HDRINCL: i32 = 3;
 /// Longest packet.
@@ -51,6 +56,7 @@ struct State {
     filter: [u32; 8],
     reads_ended: bool,
     writes_ended: bool,
+    membership: Membership,
 }
 
 /// A raw or echo socket.
@@ -102,8 +108,8 @@ impl RawSockets {
 impl RawSocket {
     /// A socket for packets of `protocol`, or with [`Kind::Datagram`] for echo requests.
     pub fn new(inet: &Arc<Inet>, domain: u32, kind: Kind, protocol: u32) -> Arc<Self> {
-        let any = address::any(domain).ip();
-        let state = State { local: any, remote: None, number: 0, filter: [0; 8], reads_ended: false, writes_ended: false };
+        let (any, membership) = (address::any(domain).ip(), Membership::default());
+        let state = State { local: any, remote: None, number: 0, filter: [0; 8], reads_ended: false, writes_ended: false, membership };
         let socket = Arc::new_cyclic(|this| Self {
             base: Base::new(domain, kind, protocol),
             inet: Arc::clone(inet),
@@ -193,6 +199,45 @@ impl RawSocket {
         }
         message[4..6].copy_from_slice(&self.ensure_number().to_be_bytes());
         icmp::fill_checksum(message, 2, route, self.base.protocol);
+        Ok(())
+    }
+
+    fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        let number = if self.base.kind == Kind::Raw { self.base.protocol as u16 } else { state.number };
+        Standing { number, peer: state.remote }
+    }
+
+    /// Whether it is a raw socket for a protocol whose messages it may choose from.
+    fn filters(&self, protocol: u32) -> bool {
+        self.base.protocol == protocol && self.base.kind == Kind::Raw
+    }
+
+    /// Whether it is a raw socket for another protocol than the level's, asked for the filter.
+    fn lacks_filter(&self, level: i32, name: i32) -> bool {
+        let own = if self.is_v4() { name == FILTER && level == LEVEL_RAW } else { level == LEVEL_ICMPV6 };
+        let protocol = if self.is_v4() { ICMP } else { ICMPV6 };
+        self.base.kind == Kind::Raw && own && self.base.protocol != protocol
+    }
+
+    fn filter(&self) -> Vec<u8> {
+        self.state.lock().filter.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    /// Whether an option is one that only raw v6 sockets have: where the checksum is, and whether programs write headers.
+    fn is_own(&self, name: i32) -> bool {
+        !self.is_v4() && self.base.kind == Kind::Raw && matches!(name as u32, IPV6_CHECKSUM | IPV6_HDRINCL)
+    }
+
+    fn set_checksum(&self, level: i32, name: i32, number: i32) -> Result<(), Errno> {
+        let number = match name as u32 {
+            IPV6_HDRINCL => i32::from(number != 0),
+            // Messages of ICMP have theirs where it has always been; no other begins at an odd place.
+            _ if self.base.protocol == ICMPV6 && level == LEVEL_IPV6 => return Err(Errno::EINVAL),
+            _ if number > 0 && number & 1 == 1 => return Err(Errno::EINVAL),
+            _ => number.max(-1),
+        };
+        self.base.options.lock().set_number(LEVEL_RAW, name, number);
         Ok(())
     }
 
@@ -343,39 +388,58 @@ impl Socket for RawSocket {
     }
 
     fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
-        match (level, name) {
-            (LEVEL_RAW, FILTER) if self.base.protocol == ICMP && self.base.kind == Kind::Raw => {
-                let bits = options::int(level, value)?;
-                self.state.lock().filter = [bits as u32, 0, 0, 0, 0, 0, 0, 0];
+        let own = if self.is_v4() { LEVEL_IP } else { LEVEL_IPV6 };
+        if level == own
+            && let Some(result) = self.state.lock().membership.set_option(&self.inet.groups, self.base.domain, level, name, value)
+        {
+            return result;
+        }
+        match level {
+            LEVEL_RAW if self.filters(ICMP) && name == FILTER => {
+                // Fewer bytes change the first ones.
+                let mut bytes = self.state.lock().filter[0].to_ne_bytes();
+                bytes.iter_mut().zip(value).for_each(|(own, given)| *own = *given);
+                self.state.lock().filter = [u32::from_ne_bytes(bytes), 0, 0, 0, 0, 0, 0, 0];
                 Ok(())
             }
-            (LEVEL_ICMPV6, FILTER) if self.base.protocol == ICMPV6 && self.base.kind == Kind::Raw => {
-                let words = value.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-                let mut state = self.state.lock();
-                state.filter.iter_mut().zip(words).for_each(|(own, given)| *own = given);
+            LEVEL_ICMPV6 if self.filters(ICMPV6) && name == FILTER => {
+                let mut bytes = self.filter();
+                bytes.iter_mut().zip(value).for_each(|(own, given)| *own = *given);
+                let words = bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+                self.state.lock().filter.iter_mut().zip(words).for_each(|(own, given)| *own = given);
                 Ok(())
             }
-            (LEVEL_IP, IP_HDRINCL) if self.is_v4() && self.base.kind == Kind::Raw => {
-                let on = options::int(level, value)? != 0;
-                self.base.options.lock().set_number(level, name, i32::from(on));
-                Ok(())
-            }
-            _ => super::set_special(&self.base, false, level, name, value)
+            LEVEL_RAW | LEVEL_ICMPV6 if self.lacks_filter(level, name) => Err(Errno::EOPNOTSUPP),
+            LEVEL_RAW if self.is_v4() => Err(Errno::ENOPROTOOPT),
+            LEVEL_RAW | LEVEL_IPV6 if self.is_own(name) => self.set_checksum(level, name, options::int(level, value)?),
+            LEVEL_RAW => options::int(level, value).and(Err(Errno::ENOPROTOOPT)),
+            _ => inet_options::set(&self.base, task, self.standing(), level, name, value)
                 .unwrap_or_else(|| options::set(&self.base, task, level, name, value)),
         }
     }
 
-    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
-        let state = self.state.lock();
-        match (level, name) {
-            (LEVEL_RAW, FILTER) if self.base.protocol == ICMP && self.base.kind == Kind::Raw => Ok(state.filter[0].to_ne_bytes().to_vec()),
-            (LEVEL_ICMPV6, FILTER) if self.base.protocol == ICMPV6 && self.base.kind == Kind::Raw => {
-                Ok(state.filter.iter().flat_map(|word| word.to_ne_bytes()).collect())
+    fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
+        let own = if self.is_v4() { LEVEL_IP } else { LEVEL_IPV6 };
+        if level == own
+            && let Some(value) = self.state.lock().membership.option(level, name)
+        {
+            return Ok(value);
+        }
+        match level {
+            LEVEL_RAW if self.filters(ICMP) && name == FILTER => Ok(self.filter()[..4].to_vec()),
+            LEVEL_ICMPV6 if self.filters(ICMPV6) && name == FILTER => Ok(self.filter()),
+            LEVEL_RAW | LEVEL_IPV6 if self.is_own(name) => {
+                let default = match name as u32 {
+                    IPV6_HDRINCL => 0,
+                    _ if self.base.protocol == ICMPV6 => ICMPV6_CHECKSUM,
+                    _ => -1,
+                };
+                Ok(self.base.options.lock().number(LEVEL_RAW, name).unwrap_or(default).to_ne_bytes().to_vec())
             }
-            (LEVEL_IP, IP_HDRINCL) if self.is_v4() && self.base.kind == Kind::Raw => {
-                Ok(i32::from(self.base.options.lock().is_set(level, name)).to_ne_bytes().to_vec())
-            }
-            _ => super::special(&self.base, state.remote.is_some(), level, name).unwrap_or_else(|| options::get(&self.base, level, name)),
+            LEVEL_RAW | LEVEL_ICMPV6 if self.lacks_filter(level, name) => Err(Errno::EOPNOTSUPP),
+            LEVEL_RAW => Err(Errno::ENOPROTOOPT),
+            _ => inet_options::get(&self.base, self.standing(), level, name, length)
+                .unwrap_or_else(|| options::get(&self.base, level, name, length)),
         }
     }
 
@@ -404,6 +468,7 @@ impl Socket for RawSocket {
         sockets.retain(|socket| !socket.ptr_eq(&self.this));
         self.inet.packets.count.fetch_sub(before - sockets.len(), Ordering::Relaxed);
         drop(sockets);
+        self.state.lock().membership.clear(&self.inet.groups);
         self.inbox.close();
     }
 }

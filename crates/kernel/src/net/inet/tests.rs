@@ -101,7 +101,7 @@ fn connecting_without_waiting() {
     let client = TcpSocket::new(&inet, INET);
     assert_eq!(client.connect_to(None, at(9), true), Err(Errno::EINPROGRESS));
     assert!(client.poll().contains(PollEvents::OUT | PollEvents::ERR | PollEvents::HUP));
-    let error = options::get(client.base(), SOL_SOCKET, raw_net::SO_ERROR as i32).unwrap();
+    let error = options::get(client.base(), SOL_SOCKET, raw_net::SO_ERROR as i32, 4).unwrap();
     assert_eq!(error, i32::from(Errno::ECONNREFUSED.0).to_ne_bytes());
     // The failed attempt is over only with the next one.
     assert_eq!(client.connect_to(None, at(9), false), Err(Errno::ECONNABORTED));

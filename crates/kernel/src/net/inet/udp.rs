@@ -10,13 +10,14 @@ use parking_lot::Mutex;
 use super::address::{self, Given};
 use super::ancillary::{self, Route, Wishes};
 use super::groups::{self, Membership};
+use super::options::{self as inet_options, Standing};
 use super::ports::{Lease, Ports};
 use super::reports::{IP_RECVERR, IPV6_RECVERR, Reports};
 use super::{Inet, UDP_LITE};
 use crate::io::{Destination, Source};
 use crate::net::inbox::{Datagram, Inbox};
 use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use crate::net::options::{self, LEVEL_IP, LEVEL_IPV6};
+use crate::net::options::{self, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP, LEVEL_UDP_LITE};
 use crate::net::{Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::wait::PollEvents;
@@ -25,7 +26,10 @@ use crate::wait::PollEvents;
 const LONGEST: usize = 65_507;
 /// Bytes of a UDP header.
 const PACKET_HEADER: usize = 8;
-const IP_MULTICAST_IF: i32 = 32;
+/// `UDPLITE_SEND_CSCOV`, `UDPLITE_RECV_CSCOV`: how much of a datagram is checked, at least its header.
+const SEND_COVERAGE: i32 = 10;
+const RECEIVE_COVERAGE: i32 = 11;
+
 struct State {
     lease: Option<Lease<Weak<UdpSocket>>>,
     local: SocketAddr,
@@ -47,6 +51,10 @@ pub struct UdpSocket {
     this: Weak<Self>,
 }
 
+fn standing(state: &State) -> Standing {
+    Standing { number: state.lease.as_ref().map_or(0, |_| state.local.port()), peer: state.remote }
+}
+
 impl UdpSocket {
     /// A socket without a port.
     pub fn new(inet: &Arc<Inet>, domain: u32, protocol: u32) -> Arc<Self> {
@@ -61,6 +69,21 @@ impl UdpSocket {
             reports: Reports::default(),
             this: this.clone(),
         })
+    }
+
+    /// Options of UDP-Lite; none if it is something else.
+    fn set_coverage(&self, level: i32, name: i32, value: &[u8]) -> Option<Result<(), Errno>> {
+        let known = matches!(level, LEVEL_UDP | LEVEL_UDP_LITE) && matches!(name, SEND_COVERAGE | RECEIVE_COVERAGE);
+        if !known || self.base.protocol != UDP_LITE {
+            return None;
+        }
+        Some(options::int(level, value).map(|wanted| {
+            let covered = match wanted {
+                0 => 0,
+                wanted => wanted.max(PACKET_HEADER as i32).min(i32::from(u16::MAX)),
+            };
+            self.base.options.lock().set_number(LEVEL_UDP_LITE, name, covered);
+        }))
     }
 
     fn ports(&self) -> &Arc<Ports<Weak<Self>>> {
@@ -353,28 +376,36 @@ impl Socket for UdpSocket {
     }
 
     fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
-        let bound = {
+        let standing = {
             let mut state = self.state.lock();
             if let Some(result) = state.membership.set_option(&self.inet.groups, self.base.domain, level, name, value) {
                 return result;
             }
-            state.lease.is_some()
+            standing(&state)
         };
-        match super::set_special(&self.base, bound, level, name, value) {
-            Some(result) => result,
-            None => options::set(&self.base, task, level, name, value),
+        if let Some(result) = self.set_coverage(level, name, value) {
+            return result;
         }
+        inet_options::set(&self.base, task, standing, level, name, value)
+            .unwrap_or_else(|| options::set(&self.base, task, level, name, value))
     }
 
-    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
-        let (connected, interface) = {
+    fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
+        let (standing, group) = {
             let state = self.state.lock();
-            (state.remote.is_some(), state.membership.interface())
+            (standing(&state), state.membership.option(level, name).filter(|_| level == LEVEL_IP || self.base.domain == raw_net::AF_INET6))
         };
-        if (level, name) == (LEVEL_IP, IP_MULTICAST_IF) {
-            return Ok(interface.octets().to_vec());
+        if let Some(value) = group {
+            return Ok(value);
         }
-        super::special(&self.base, connected, level, name).unwrap_or_else(|| options::get(&self.base, level, name))
+        match (level, name) {
+            (LEVEL_UDP | LEVEL_UDP_LITE, SEND_COVERAGE | RECEIVE_COVERAGE) => {
+                let covered = self.base.options.lock().number(LEVEL_UDP_LITE, name).unwrap_or(0);
+                Ok(covered.to_ne_bytes().to_vec())
+            }
+            _ => inet_options::get(&self.base, standing, level, name, length)
+                .unwrap_or_else(|| options::get(&self.base, level, name, length)),
+        }
     }
 
     fn poll(&self) -> PollEvents {

@@ -219,8 +219,8 @@ impl Socket for DatagramSocket {
         peer.upgrade().map(|peer| peer.address().encode()).ok_or(Errno::ENOTCONN)
     }
 
-    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
-        options::get(&self.base, level, name)
+    fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
+        options::get(&self.base, level, name, length)
     }
 
     fn poll(&self) -> PollEvents {

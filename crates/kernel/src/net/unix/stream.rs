@@ -327,7 +327,7 @@ impl Socket for StreamSocket {
         Ok(())
     }
 
-    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
+    fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
         if level == SOL_SOCKET {
             let state = self.state.lock();
             match (name as u32, &*state) {
@@ -337,7 +337,7 @@ impl Socket for StreamSocket {
                 _ => {}
             }
         }
-        options::get(&self.base, level, name)
+        options::get(&self.base, level, name, length)
     }
 
     fn poll(&self) -> PollEvents {

@@ -1,5 +1,7 @@
 //! `NETLINK_ROUTE`, as far as programs ask it which interfaces and addresses there are, `rtnetlink(7)`. Nothing can be changed.
 
+mod options;
+
 use std::any::Any;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -11,7 +13,6 @@ use parking_lot::Mutex;
 use super::inbox::{Datagram, Inbox};
 use super::interface::{self, Interface};
 use super::message::{Credentials, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use super::options::{self, SOL_SOCKET};
 use super::{Base, Kind, Net, Shutdown, Socket, routes};
 use crate::config::Network;
 use crate::io::{Destination, Source};
@@ -75,6 +76,8 @@ pub struct NetlinkSocket {
     network: Network,
     numbers: Arc<Numbers>,
     number: Mutex<Option<u32>>,
+    /// Groups that it joined, a bit for each.
+    groups: Mutex<u64>,
     inbox: Inbox<()>,
 }
 
@@ -89,7 +92,14 @@ pub fn socket(net: &Net, network: Network, kind: u32, protocol: u32) -> Result<A
         return Err(Errno::EPROTONOSUPPORT);
     }
     let base = Base::new(FAMILY, kind, protocol);
-    Ok(Arc::new(NetlinkSocket { base, network, numbers: Arc::clone(&net.netlink), number: Mutex::new(None), inbox: Inbox::default() }))
+    Ok(Arc::new(NetlinkSocket {
+        base,
+        network,
+        numbers: Arc::clone(&net.netlink),
+        number: Mutex::new(None),
+        groups: Mutex::new(0),
+        inbox: Inbox::default(),
+    }))
 }
 
 /// The netlink socket behind a file.
@@ -392,11 +402,11 @@ impl Socket for NetlinkSocket {
     }
 
     fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
-        if level == SOL_NETLINK {
-            // Groups announce changes, of which there are none; the rest is about error reports that we do not make.
-            return options::int(SOL_SOCKET, value).map(drop);
-        }
-        options::set(&self.base, task, level, name, value)
+        self.change_option(task, level, name, value)
+    }
+
+    fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
+        self.tell_option(level, name, length)
     }
 
     fn poll(&self) -> PollEvents {

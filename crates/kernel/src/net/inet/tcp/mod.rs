@@ -1,53 +1,33 @@
-//! TCP within the sandbox: a connection is two [`Channel`]s.
+//! TCP within the sandbox: a connection is two [`Channel`]s. What the calls do with it is in [`socket`], options are in [`options`].
 
-use std::any::Any;
+pub mod info;
+mod options;
+mod socket;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use cloudpilot_abi::{Errno, raw_ioctl, raw_net};
+use cloudpilot_abi::{Errno, raw_net};
 use parking_lot::Mutex;
 
 use super::address::{self, Given};
 use super::ports::{Claim, Lease};
-use super::tcp_info::{self, TcpState};
-use super::{Inet, TCP};
-use crate::io::{Destination, Source};
+use super::{Inet, TCP, options as inet_options};
+use crate::io::Source;
 use crate::net::channel::Channel;
-use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use crate::net::options::{self, LEVEL_TCP, SOL_SOCKET};
-use crate::net::{Accepted, Base, Kind, Shutdown, Socket, interface};
+use crate::net::message::Credentials;
+use info::TcpState;
+
+use crate::net::{Base, Kind};
 use crate::task::Task;
 use crate::wait::PollEvents;
 
 /// Most connections that wait to be accepted, Linux's `somaxconn`.
 const MAX_BACKLOG: usize = 4096;
-const TCP_INFO: i32 = 11;
-const TCP_CONGESTION: i32 = 13;
-const TCP_LINGER2: i32 = 8;
-const TCP_DEFER_ACCEPT: i32 = 9;
-/// How congestion could be controlled, were there any; the first is the default.
-const CONGESTION: [&str; 2] = ["cubic", "reno"];
-/// `TCP_CA_NAME_MAX`.
-const CONGESTION_NAME: usize = 16;
-/// Seconds, Linux's `TCP_FIN_TIMEOUT_MAX`.
-const LONGEST_LINGER2: i32 = 120;
-
-/// Seconds that pass with whole attempts, each twice as long as the one before it, until `seconds` have passed.
-fn attempts_for(seconds: i32) -> i32 {
-    /// `TCP_RTO_MAX` in seconds.
-    const LONGEST: i32 = 120;
-    if seconds <= 0 {
-        return 0;
-    }
-    let (mut passed, mut next) = (1, 1);
-    while passed < seconds {
-        next = (next * 2).min(LONGEST);
-        passed += next;
-    }
-    passed
-}
+/// Bytes that may wait on their way out of a connection whose program did not choose.
+const UNCHOSEN_SEND: u32 = 262_144;
 /// Readable.
 const IN: PollEvents = PollEvents::IN.union(PollEvents::RDNORM);
 /// Writable.
@@ -284,8 +264,11 @@ impl TcpSocket {
         }
         let accepted = Self::new(&self.inet, self.base.domain);
         accepted.base.options.lock().clone_from(&self.base.options.lock());
-        let capacity =
-            |from: &Self, to: &Self| (from.base.options.lock().send_buffer / 2 + to.base.options.lock().receive_buffer / 2) as usize;
+        let capacity = |from: &Self, to: &Self| {
+            let (from, to) = (from.base.options.lock(), to.base.options.lock());
+            let send = if from.send_chosen { from.send_buffer } else { UNCHOSEN_SEND };
+            (send / 2 + to.receive_buffer / 2) as usize
+        };
         let there = Channel::new(&accepted.base.endpoint, &client.base.endpoint, false, capacity(client, &accepted));
         let back = Channel::new(&client.base.endpoint, &accepted.base.endpoint, false, capacity(&accepted, client));
         there.set_inline(accepted.base.options.lock().has(raw_net::SO_OOBINLINE));
@@ -408,31 +391,6 @@ impl TcpSocket {
         Some(Figures { local: state.local, remote, state: tcp, sending, receiving, v6: self.base.domain == raw_net::AF_INET6 })
     }
 
-    /// Options of TCP's own that the table does not know; none if it is not one of these.
-    fn set_tcp_option(&self, level: i32, name: i32, value: &[u8]) -> Option<Result<(), Errno>> {
-        if level != LEVEL_TCP {
-            return None;
-        }
-        let number = || options::int(level, value);
-        let remember = |value| self.base.options.lock().set_number(level, name, value);
-        Some(match name {
-            TCP_CONGESTION => {
-                let wanted = value.split(|byte| *byte == 0).next().unwrap_or_default();
-                match CONGESTION.iter().position(|known| known.as_bytes() == wanted) {
-                    Some(index) => {
-                        remember(index as i32);
-                        Ok(())
-                    }
-                    None => Err(Errno::ENOENT),
-                }
-            }
-            // Linux counts in attempts, each twice as long as the one before.
-            TCP_DEFER_ACCEPT => number().map(|seconds| remember(attempts_for(seconds))),
-            TCP_LINGER2 => number().map(|seconds| remember(if seconds < 0 { -1 } else { seconds.min(LONGEST_LINGER2) })),
-            _ => return None,
-        })
-    }
-
     fn send_checked(&self, source: &mut Source<'_>, urgent: bool) -> Result<usize, Errno> {
         let outgoing = {
             let mut state = self.state.lock();
@@ -468,248 +426,6 @@ enum Outcome {
     Connected,
     Wait,
     Refused,
-}
-
-impl Socket for TcpSocket {
-    fn base(&self) -> &Base {
-        &self.base
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn bind(&self, task: &Arc<Task>, address: &[u8]) -> Result<(), Errno> {
-        match self.decode(address)? {
-            Given::Address(to) => self.bind_to(Some(task), to),
-            Given::Unspecified => self.bind_to(Some(task), address::any_of_old(self.base.domain, address)?),
-        }
-    }
-
-    fn connect(&self, task: &Arc<Task>, address: &[u8], nonblocking: bool) -> Result<(), Errno> {
-        match self.decode(address)? {
-            Given::Address(to) => self.connect_to(Some(task), to, nonblocking),
-            Given::Unspecified => {
-                self.end(true);
-                Ok(())
-            }
-        }
-    }
-
-    fn finish_connect(&self) -> Result<(), Errno> {
-        match &mut self.state.lock().phase {
-            Phase::Connecting => return Err(Errno::EAGAIN),
-            Phase::Connected(connection) => {
-                connection.unannounced = false;
-                return Ok(());
-            }
-            Phase::Idle | Phase::Listening(_) => {}
-        }
-        Err(self.base.endpoint.take_error().unwrap_or(Errno::ECONNABORTED))
-    }
-
-    fn listen(&self, task: &Arc<Task>, backlog: i32) -> Result<(), Errno> {
-        self.listen_with(Some(task), backlog)?;
-        self.admit_waiting();
-        Ok(())
-    }
-
-    fn accept(&self) -> Result<Accepted, Errno> {
-        let (accepted, waiting) = {
-            let mut state = self.state.lock();
-            let Phase::Listening(listener) = &mut state.phase else { return Err(Errno::EINVAL) };
-            (listener.ready.pop_front().ok_or(Errno::EAGAIN)?, !listener.waiting.is_empty())
-        };
-        if waiting {
-            self.admit_waiting();
-        }
-        let remote = accepted.state.lock().remote.unwrap_or_else(|| address::any(self.base.domain));
-        let peer = address::encode(self.base.domain, remote);
-        Ok(Accepted { socket: accepted, peer })
-    }
-
-    fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
-        if message.flags & MSG_FASTOPEN != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        self.send_checked(source, message.flags & MSG_OOB != 0)
-    }
-
-    fn receive(&self, destination: &mut Destination<'_>, flags: u32) -> Result<Incoming, Errno> {
-        if flags & MSG_ERRQUEUE != 0 {
-            return Err(Errno::EAGAIN);
-        }
-        let incoming = match &self.state.lock().phase {
-            Phase::Connected(connection) => Arc::clone(&connection.incoming),
-            Phase::Connecting => return Err(Errno::EAGAIN),
-            Phase::Idle | Phase::Listening(_) => {
-                return Err(self.base.endpoint.take_error().unwrap_or(Errno::ENOTCONN));
-            }
-        };
-        if flags & MSG_OOB != 0 {
-            let count = incoming.read_urgent(destination, flags & MSG_PEEK != 0)?;
-            return Ok(Incoming { flags: MSG_OOB, ..Incoming::bytes(count) });
-        }
-        if flags & MSG_TRUNC != 0 && flags & MSG_PEEK == 0 {
-            let count = incoming.skip(destination.remaining())?;
-            return Ok(Incoming::bytes(count));
-        }
-        incoming.read(destination, flags & MSG_PEEK != 0, false).map(|taken| Incoming::bytes(taken.count))
-    }
-
-    fn shutdown(&self, how: Shutdown) -> Result<(), Errno> {
-        match &self.state.lock().phase {
-            Phase::Idle => return Err(Errno::ENOTCONN),
-            Phase::Connected(connection) if connection.is_over() => return Err(Errno::ENOTCONN),
-            Phase::Connected(connection) => {
-                if how.read {
-                    connection.incoming.end_early();
-                }
-                if how.write {
-                    connection.outgoing.finish();
-                }
-                return Ok(());
-            }
-            Phase::Listening(_) if !how.read => return Ok(()),
-            Phase::Listening(_) | Phase::Connecting => {}
-        }
-        self.end(false);
-        Ok(())
-    }
-
-    fn local_address(&self) -> Result<Vec<u8>, Errno> {
-        Ok(address::encode(self.base.domain, self.state.lock().local))
-    }
-
-    fn peer_address(&self) -> Result<Vec<u8>, Errno> {
-        let state = self.state.lock();
-        match (&state.phase, state.remote) {
-            (Phase::Connected(connection), Some(remote)) if !connection.is_over() => Ok(address::encode(self.base.domain, remote)),
-            _ => Err(Errno::ENOTCONN),
-        }
-    }
-
-    fn set_option(&self, task: &Arc<Task>, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
-        let bound = self.state.lock().lease.is_some();
-        if let Some(result) = super::set_special(&self.base, bound, level, name, value) {
-            return result;
-        }
-        if let Some(result) = self.set_tcp_option(level, name, value) {
-            return result;
-        }
-        options::set(&self.base, task, level, name, value)?;
-        if (level, name as u32) == (SOL_SOCKET, raw_net::SO_REUSEADDR)
-            && let Some(lease) = &self.state.lock().lease
-        {
-            lease.set_reuse(self.base.options.lock().has(raw_net::SO_REUSEADDR));
-        }
-        if (level, name as u32) == (SOL_SOCKET, raw_net::SO_OOBINLINE)
-            && let Some((incoming, _)) = self.channels()
-        {
-            incoming.set_inline(self.base.options.lock().has(raw_net::SO_OOBINLINE));
-        }
-        if level == SOL_SOCKET
-            && matches!(name as u32, raw_net::SO_SNDBUF | raw_net::SO_SNDBUFFORCE | raw_net::SO_RCVBUF | raw_net::SO_RCVBUFFORCE)
-            && let Some((incoming, outgoing)) = self.channels()
-        {
-            let (send, receive) = {
-                let options = self.base.options.lock();
-                (options.send_buffer as usize, options.receive_buffer as usize)
-            };
-            if matches!(name as u32, raw_net::SO_SNDBUF | raw_net::SO_SNDBUFFORCE) {
-                outgoing.set_capacity(send);
-            } else {
-                incoming.set_capacity(receive);
-            }
-        }
-        Ok(())
-    }
-
-    fn option(&self, level: i32, name: i32, _length: usize) -> Result<Vec<u8>, Errno> {
-        let connected = self.channels().is_some();
-        if let Some(result) = super::special(&self.base, connected, level, name) {
-            return result;
-        }
-        match (level, name) {
-            (LEVEL_TCP, TCP_INFO) => {
-                let state = self.tcp_state();
-                let (waiting, backlog) = match &self.state.lock().phase {
-                    Phase::Listening(listener) => (listener.ready.len() as u32, listener.backlog as u32 - 1),
-                    _ => (0, 0),
-                };
-                Ok(tcp_info::encode(state, waiting, backlog))
-            }
-            (LEVEL_TCP, TCP_CONGESTION) => {
-                let chosen = self.base.options.lock().number(level, name).unwrap_or(0) as usize;
-                let mut bytes = CONGESTION[chosen].as_bytes().to_vec();
-                bytes.resize(CONGESTION_NAME, 0);
-                Ok(bytes)
-            }
-            (SOL_SOCKET, name) if name as u32 == raw_net::SO_ACCEPTCONN => {
-                let listens = matches!(self.state.lock().phase, Phase::Listening(_));
-                Ok(i32::from(listens).to_ne_bytes().to_vec())
-            }
-            _ => options::get(&self.base, level, name),
-        }
-    }
-
-    fn poll(&self) -> PollEvents {
-        let error = if self.base.endpoint.has_error() { PollEvents::ERR } else { PollEvents::empty() };
-        let state = self.state.lock();
-        let refused;
-        let (incoming, outgoing) = match &state.phase {
-            // A failed attempt ends reading too.
-            Phase::Idle if state.failed => return OUT | IN | PollEvents::HUP | PollEvents::RDHUP | error,
-            Phase::Idle => return OUT | PollEvents::HUP,
-            Phase::Connecting => return error,
-            Phase::Listening(listener) => return if listener.ready.is_empty() { error } else { IN | error },
-            Phase::Connected(connection) => {
-                refused = connection.refused;
-                (connection.incoming.status(false), connection.outgoing.status(true))
-            }
-        };
-        let reads_end = incoming.writer_done || incoming.end_early;
-        let mut events = error;
-        if incoming.urgent {
-            events |= PollEvents::PRI;
-        }
-        let enough = self.base.options.lock().number(SOL_SOCKET, raw_net::SO_RCVLOWAT as i32).unwrap_or(1);
-        if incoming.readable && incoming.bytes >= enough as usize || reads_end || incoming.reset {
-            events |= IN;
-        }
-        if reads_end {
-            events |= PollEvents::RDHUP;
-        }
-        if incoming.reset || refused || reads_end && outgoing.writer_done {
-            events |= PollEvents::HUP;
-        }
-        if outgoing.room || outgoing.writer_done || outgoing.reader_done {
-            events |= OUT;
-        }
-        events
-    }
-
-    fn ioctl(&self, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
-        if matches!(self.state.lock().phase, Phase::Listening(_)) && matches!(request, raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ) {
-            return Err(Errno::EINVAL);
-        }
-        let length = match (request, self.channels()) {
-            (raw_ioctl::SIOCATMARK, channels) => usize::from(channels.is_some_and(|(incoming, _)| incoming.at_mark())),
-            (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.length(),
-            (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
-            (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => 0,
-            _ => return interface::ioctl(task, request, argument),
-        };
-        task.write(argument, &(length as i32)).map(|()| 0)
-    }
-
-    fn close(&self) {
-        let reset = self.base.options.lock().linger == Some(0);
-        self.end(reset);
-        let mut state = self.state.lock();
-        state.closed = true;
-        state.lease = None;
-    }
 }
 
 impl Drop for TcpSocket {
