@@ -24,6 +24,7 @@ FAMILIES = [
     "filters",
     "tracedfilters",
     "listeners",
+    "dispatches",
     "tracing",
     "seizing",
     "contents",

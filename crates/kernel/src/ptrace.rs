@@ -22,6 +22,8 @@ pub const O_SYSGOOD: u32 = 1;
 pub const O_EXEC: u32 = 1 << EVENT_EXEC;
 /// `PTRACE_O_EXITKILL`.
 pub const O_EXITKILL: u32 = 1 << 20;
+/// `PTRACE_O_SUSPEND_SECCOMP`: filters have no say meanwhile.
+pub const O_SUSPEND_SECCOMP: u32 = 1 << 21;
 /// `PTRACE_EVENT_*`.
 pub const EVENT_FORK: u32 = 1;
 /// See [`EVENT_FORK`].
@@ -38,6 +40,9 @@ pub const EVENT_EXIT: u32 = 6;
 pub const EVENT_SECCOMP: u32 = 7;
 /// `PTRACE_EVENT_STOP`: a stop that no signal's delivery is.
 const EVENT_STOP: i32 = 128;
+/// `PTRACE_EVENTMSG_SYSCALL_ENTRY` and `PTRACE_EVENTMSG_SYSCALL_EXIT`.
+const MESSAGE_ENTRY: u64 = 1;
+const MESSAGE_EXIT: u64 = 2;
 /// The trap flag.
 const TRAP_FLAG: u64 = 0x100;
 /// What `orig_rax` shows outside of system calls.
@@ -55,9 +60,21 @@ pub enum Resume {
     Step,
     /// Until the next system call begins, which is then left to the tracer.
     Emulate,
+    /// The same, but for one instruction at most.
+    EmulateStep,
 }
 
-/// What a stop at a system call is about.
+impl Resume {
+    fn steps(self) -> bool {
+        matches!(self, Self::Step | Self::EmulateStep)
+    }
+
+    fn emulates(self) -> bool {
+        matches!(self, Self::Emulate | Self::EmulateStep)
+    }
+}
+
+/// What a stop at a system call is about, for those who asked to be told such stops from others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// Elsewhere.
@@ -158,6 +175,7 @@ impl Ptrace {
             state.resume = how;
             state.signal = number;
             state.stop = None;
+            state.message = 0;
             state.listens = false;
         }
         self.queue.notify(PollEvents::IN);
@@ -226,8 +244,7 @@ pub fn at_interrupt(task: &Arc<Task>) {
     if !std::mem::take(&mut task.ptrace.state.lock().interrupted) {
         return;
     }
-    let number = plain_stop(task, raw::SIGTRAP as i32);
-    inject(task, number);
+    plain_stop(task, raw::SIGTRAP as i32);
 }
 
 /// Lets a task go for good, with a signal or 0.
@@ -256,10 +273,7 @@ pub fn before_end(task: &Arc<Task>) {
         ExitStatus::Signaled(number) => u64::from(number),
     };
     let code = raw::SIGTRAP as i32 | (EVENT_EXIT as i32) << 8;
-    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
-    info.si_code = code;
-    task.ptrace.state.lock().message = message;
-    if tell(task, code, Some(info), Place::Elsewhere) {
+    if tell(task, code, Some(notice(task, code)), Place::Elsewhere, message) {
         // Its end is decided; only the tracer's word or end lets it go.
         while task.ptrace.state.lock().stop.is_some() {
             task.park(None);
@@ -267,9 +281,16 @@ pub fn before_end(task: &Arc<Task>) {
     }
 }
 
+/// What a tracer is told of stops that no signal is the reason for.
+fn notice(task: &Task, code: i32) -> Siginfo {
+    let mut info = signal::info_from_task(task, code & 0x7f, code);
+    info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(task.shows(task.tid()) as u32);
+    info
+}
+
 /// The task stops for its tracer until that lets it go on; answers the signal that it lets through, or 0.
-fn stop(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> i32 {
-    if !tell(task, code, info, place) {
+fn stop(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place, message: u64) -> i32 {
+    if !tell(task, code, info, place, message) {
         return 0;
     }
     wait_for_word(task)
@@ -288,11 +309,12 @@ fn wait_for_word(task: &Arc<Task>) -> i32 {
 }
 
 /// Enters a stop and tells the tracer; false if there is none.
-fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> bool {
+fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place, message: u64) -> bool {
     let Some(tracer) = task.ptrace.tracer() else { return false };
     {
         let mut state = task.ptrace.state.lock();
-        state.stop = Some(Stop { code, info, is_reported: false, place, is_plain: false });
+        state.stop = Some(Stop { code, info, is_reported: false, place, is_plain: code >> 8 == EVENT_STOP });
+        state.message = message;
         state.signal = 0;
     }
     let quiet = tracer.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
@@ -307,7 +329,7 @@ fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place) -> boo
 
 /// Stops before a signal is delivered; answers what to deliver instead, if anything.
 pub fn before_signal(task: &Arc<Task>, info: Siginfo) -> Option<Siginfo> {
-    let let_through = stop(task, info.si_signo, Some(info), Place::Elsewhere);
+    let let_through = stop(task, info.si_signo, Some(info), Place::Elsewhere, 0);
     let changed = task.ptrace.state.lock().changed.take();
     match changed {
         _ if let_through == 0 => None,
@@ -328,20 +350,15 @@ pub fn in_group_stop(task: &Arc<Task>, number: i32) {
     if task.ptrace.state.lock().seized {
         plain_stop(task, number);
     } else {
-        stop(task, number, None, Place::Elsewhere);
+        stop(task, number, None, Place::Elsewhere, 0);
     }
 }
 
 /// A seized task stops because it was asked to or with its group; answers the signal that the tracer lets through, or 0.
 fn plain_stop(task: &Arc<Task>, number: i32) -> i32 {
     let code = number | EVENT_STOP << 8;
-    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
-    info.si_code = code;
-    if !tell(task, code, Some(info), Place::Elsewhere) {
+    if !tell(task, code, Some(notice(task, code)), Place::Elsewhere, 0) {
         return 0;
-    }
-    if let Some(stop) = &mut task.ptrace.state.lock().stop {
-        stop.is_plain = true;
     }
     wait_for_word(task)
 }
@@ -352,12 +369,14 @@ pub fn at_event(task: &Arc<Task>, event: u32, about: i32) {
         return;
     }
     let message = task.ptrace.tracer().map_or(0, |tracer| tracer.numbers.show(about));
-    task.ptrace.state.lock().message = message as u64;
     let code = raw::SIGTRAP as i32 | (event as i32) << 8;
-    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
-    info.si_code = code;
-    let number = stop(task, code, Some(info), Place::Elsewhere);
-    inject(task, number);
+    // What the tracer gives here is no signal to be sent.
+    stop(task, code, Some(notice(task, code)), Place::Elsewhere, message as u64);
+}
+
+/// Whether the tracer lets no filter have a say.
+pub fn suspends_filters(task: &Task) -> bool {
+    task.is_traced.load(Ordering::Relaxed) && task.ptrace.state.lock().options & O_SUSPEND_SECCOMP != 0
 }
 
 /// Whether the tracer asked for events of this kind.
@@ -365,32 +384,35 @@ pub fn wants(task: &Task, event: u32) -> bool {
     task.is_traced.load(Ordering::Relaxed) && task.ptrace.state.lock().options & 1 << event != 0
 }
 
-fn inject(task: &Arc<Task>, number: i32) {
-    if number != 0 {
-        signal::send_to_task(task, &signal::info_from_task(task, number, raw::SI_USER as i32));
+/// Stops where a system call begins or ends; what the tracer gives is sent as a signal.
+fn call_stop(task: &Arc<Task>, place: Place, message: u64) {
+    let is_good = task.ptrace.state.lock().options & O_SYSGOOD != 0;
+    let (code, place) = if is_good { (raw::SIGTRAP as i32 | 0x80, place) } else { (raw::SIGTRAP as i32, Place::Elsewhere) };
+    let mut info = notice(task, code);
+    info.si_signo = raw::SIGTRAP as i32;
+    let given = stop(task, code, Some(info), place, message);
+    if given != 0 {
+        signal::send_to_task(task, &signal::info_from_kernel(given));
     }
 }
 
 /// A system call of a traced task: stops before and after it if the tracer wants that. `serve` gets the number, which the tracer may change.
 pub fn around_call(task: &Arc<Task>, number: u32, serve: impl FnOnce(u32) -> SysResult) -> SysResult {
-    let (wanted, emulates, code) = {
+    let (wanted, emulates) = {
         let mut state = task.ptrace.state.lock();
         state.call = u64::from(number);
-        let good = if state.options & O_SYSGOOD != 0 { 0x80 } else { 0 };
-        let emulates = state.resume == Resume::Emulate;
-        (emulates || state.resume == Resume::Call, emulates, raw::SIGTRAP as i32 | good)
+        let emulates = state.resume.emulates();
+        (emulates || state.resume == Resume::Call, emulates)
     };
     if !wanted {
         return serve(number);
     }
     task.cpu.lock().registers.rax = Errno::ENOSYS.to_return();
-    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
-    info.si_code = code;
-    let given = stop(task, code, Some(info), Place::Entry);
-    inject(task, given);
-    let call = task.ptrace.state.lock().call;
-    if call as i32 >= 0 && !emulates {
-        return serve(call as u32);
+    call_stop(task, Place::Entry, MESSAGE_ENTRY);
+    let call = task.ptrace.state.lock().call as u32;
+    // Of the numbers that there are no calls for one calls it off.
+    if call != u32::MAX && !emulates {
+        return serve(call);
     }
     result_in_registers(task)
 }
@@ -399,14 +421,8 @@ pub fn around_call(task: &Arc<Task>, number: u32, serve: impl FnOnce(u32) -> Sys
 pub fn at_filter(task: &Arc<Task>, number: u32, data: u32) -> Result<u32, SysResult> {
     task.cpu.lock().registers.rax = Errno::ENOSYS.to_return();
     let code = raw::SIGTRAP as i32 | (EVENT_SECCOMP as i32) << 8;
-    let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
-    info.si_code = code;
-    {
-        let mut state = task.ptrace.state.lock();
-        state.call = u64::from(number);
-        state.message = u64::from(data);
-    }
-    stop(task, code, Some(info), Place::Filter(data));
+    task.ptrace.state.lock().call = u64::from(number);
+    stop(task, code, Some(notice(task, code)), Place::Filter(data), u64::from(data));
     let call = task.ptrace.state.lock().call as i32;
     u32::try_from(call).map_err(|_| result_in_registers(task))
 }
@@ -419,27 +435,20 @@ fn result_in_registers(task: &Task) -> SysResult {
 
 /// After a system call, with its result in the registers.
 pub fn after_call(task: &Arc<Task>) {
-    let (calls, steps, options) = {
-        let state = task.ptrace.state.lock();
-        (state.resume == Resume::Call, state.resume == Resume::Step, state.options)
-    };
-    if steps {
+    let how = task.ptrace.state.lock().resume;
+    if how.steps() {
         let mut info = signal::info_from_kernel(raw::SIGTRAP as i32);
         info.si_code = raw::TRAP_TRACE as i32;
         info.fields[0] = task.cpu.lock().registers.rip;
         signal::force(task, &info);
-    } else if calls {
-        let code = raw::SIGTRAP as i32 | if options & O_SYSGOOD != 0 { 0x80 } else { 0 };
-        let mut info = signal::info_from_task(task, raw::SIGTRAP as i32, code);
-        info.si_code = code;
-        let given = stop(task, code, Some(info), Place::Exit);
-        inject(task, given);
+    } else if how == Resume::Call {
+        call_stop(task, Place::Exit, MESSAGE_EXIT);
     }
 }
 
 /// Before the guest runs: sets the trap flag for a single step.
 pub fn enter(task: &Task, flags: &mut u64) {
-    if task.ptrace.state.lock().resume == Resume::Step {
+    if task.ptrace.state.lock().resume.steps() {
         *flags |= TRAP_FLAG;
     }
 }
@@ -447,7 +456,7 @@ pub fn enter(task: &Task, flags: &mut u64) {
 /// After it ran: takes the flag back. `in_call` tells a stop at a system call.
 pub fn leave(task: &Task, flags: &mut u64, in_call: bool) {
     let mut state = task.ptrace.state.lock();
-    if state.resume == Resume::Step {
+    if state.resume.steps() {
         *flags &= !TRAP_FLAG;
     }
     if !in_call {

@@ -184,7 +184,7 @@ impl Notifier {
             let mut calls = self.calls.lock();
             // The answer may have come together with what ended the wait; nobody would ever learn that it was not taken.
             if let Some(index) = calls.waiting.iter().position(|call| call.id == id) {
-                calls.waiting.swap_remove(index);
+                calls.waiting.remove(index);
             }
         }
         match answered {

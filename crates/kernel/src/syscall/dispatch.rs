@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloudpilot_abi::Errno;
 
-use super::{Args, Call, Support, SysResult, strace, table};
+use super::{Args, Call, Support, SysResult, strace, table, user_dispatch};
 use crate::seccomp::{self, Verdict};
 use crate::task::Task;
 use crate::{ptrace, signal};
@@ -40,6 +40,10 @@ pub fn serve(task: &Arc<Task>) {
         // Linux looks at the lower half alone.
         (registers.rax as u32, Args::of(registers))
     };
+    // Nobody else hears of such a call; the registers stay as they were before it.
+    if task.is_dispatched.load(Ordering::Relaxed) && user_dispatch::intercepts(task, number) {
+        return;
+    }
     let call = table::table().get(number as usize);
     let shown = task.kernel.strace.is_some();
     let result = if task.is_traced.load(Ordering::Relaxed) {

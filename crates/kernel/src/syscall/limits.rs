@@ -83,16 +83,20 @@ const ARCH_GET_FS: u32 = 0x1003;
 const ARCH_GET_GS: u32 = 0x1004;
 
 fn arch_prctl(task: &Arc<Task>, args: &Args) -> SysResult {
-    let (code, address) = (args.uint(0), args.raw(1));
+    segment_base(task, task, args.uint(0), args.raw(1))
+}
+
+/// Sets or tells a segment base of `target`, which is the caller or stopped for it.
+pub(super) fn segment_base(task: &Arc<Task>, target: &Arc<Task>, code: u32, address: u64) -> SysResult {
     let highest = task.kernel.platform.address_limits().highest;
     if matches!(code, ARCH_SET_FS | ARCH_SET_GS) && address >= highest {
         return Err(Errno::EPERM);
     }
     if code == ARCH_SET_GS {
-        task.mm()?.end_patching(&mut *task.cpu.lock().guest);
+        target.mm()?.end_patching(&mut *target.cpu.lock().guest);
     }
     let value = {
-        let mut cpu = task.cpu.lock();
+        let mut cpu = target.cpu.lock();
         match code {
             ARCH_SET_FS => cpu.guest.set_fs_base(address).map(|()| None),
             ARCH_SET_GS => cpu.guest.set_gs_base(address).map(|()| None),

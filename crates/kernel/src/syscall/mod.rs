@@ -39,6 +39,7 @@ mod system;
 pub mod table;
 mod transfer;
 pub mod unsupported;
+pub mod user_dispatch;
 pub mod xattr;
 
 use std::sync::Arc;

@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::{Errno, raw, raw_prctl};
 
+use super::user_dispatch::{self, UserDispatch};
 use super::{Args, SysResult};
 use crate::task::Task;
 
 /// `PR_SET_MEMORY_MERGE` and `PR_GET_MEMORY_MERGE`.
 const PR_SET_MEMORY_MERGE: u32 = 67;
 const PR_GET_MEMORY_MERGE: u32 = 68;
-/// `PR_SET_SYSCALL_USER_DISPATCH`, and what turns it off.
+/// See [`user_dispatch`].
 const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
-const DISPATCH_OFF: u64 = 0;
 /// `PR_SET_IO_FLUSHER` and `PR_GET_IO_FLUSHER`.
 const PR_SET_IO_FLUSHER: u32 = 57;
 const PR_GET_IO_FLUSHER: u32 = 58;
@@ -101,7 +101,10 @@ pub(super) fn remembered(task: &Arc<Task>, args: &Args) -> SysResult {
             unused(args, 3)?;
             Err(if value < SPECULATION_KINDS { Errno::ENXIO } else { Errno::ENODEV })
         }
-        PR_SET_SYSCALL_USER_DISPATCH if value == DISPATCH_OFF => unused(args, 2).map(|()| 0),
+        PR_SET_SYSCALL_USER_DISPATCH => {
+            let wanted = UserDispatch { mode: value, offset: args.raw(2), length: args.raw(3), selector: args.raw(4) };
+            user_dispatch::set(task, wanted).map(|()| 0)
+        }
         _ => Err(Errno::EINVAL),
     }
 }

@@ -12,6 +12,7 @@ use super::{Credentials, Task, exit};
 use crate::config::ExitStatus;
 use crate::loader::{self, Program};
 use crate::mm::Mm;
+use crate::syscall::user_dispatch;
 
 /// Bytes of `comm`, without its end.
 const NAME_LENGTH: usize = 15;
@@ -131,6 +132,7 @@ fn forget_program(task: &Arc<Task>, program: &Program, secure: bool) {
     task.clear_child_tid.store(0, Ordering::Relaxed);
     task.robust_list.store(0, Ordering::Relaxed);
     *task.restart.lock() = None;
+    user_dispatch::forget(task);
     let mut name = program.command.clone();
     name.truncate(NAME_LENGTH);
     *task.name.lock() = name;

@@ -36,6 +36,7 @@ use crate::Kernel;
 use crate::mm::Mm;
 use crate::namespace;
 use crate::signal::TaskSignals;
+use crate::syscall::user_dispatch::UserDispatch;
 use crate::vfs::{FdTable, Path};
 use crate::wait::{Parker, PollEvents, WaitError, WaitQueue, Wake};
 
@@ -148,6 +149,10 @@ pub struct Task {
     pub seccomp: crate::seccomp::Seccomp,
     /// Whether [`seccomp`](Self::seccomp) has a say.
     pub is_filtered: AtomicBool,
+    /// Calls that it serves itself.
+    pub user_dispatch: Mutex<UserDispatch>,
+    /// Whether there are any.
+    pub is_dispatched: AtomicBool,
     /// What a call to be restarted by `restart_syscall(2)` waits for.
     pub restart: Mutex<Option<Restart>>,
 }
@@ -223,6 +228,8 @@ impl Task {
             is_traced: AtomicBool::new(false),
             seccomp: Default::default(),
             is_filtered: AtomicBool::new(false),
+            user_dispatch: Mutex::default(),
+            is_dispatched: AtomicBool::new(false),
             restart: Mutex::new(None),
         })
     }
