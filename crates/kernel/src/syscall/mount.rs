@@ -9,6 +9,7 @@ use super::{Arg, Args, Call, SysResult};
 use crate::fs::mountable;
 use crate::task::Task;
 use crate::vfs::inode::FileType;
+use crate::vfs::mount::NO_LINKS;
 use crate::vfs::{Mount, Name, Path as Place};
 
 use Arg::{Fd, Flags, Path, Ptr};
@@ -27,8 +28,6 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_syncfs, |task, args| task.file(args.int(0)).map(|_| 0), &[Fd]),
 ];
 
-/// `MS_NOSYMFOLLOW`.
-pub const NO_LINKS: u32 = 256;
 /// How times of reading are kept.
 pub const ACCESS_TIMES: u32 = raw::MS_NOATIME | raw::MS_NODIRATIME | raw::MS_RELATIME | raw::MS_STRICTATIME;
 /// Flags that a mount keeps.

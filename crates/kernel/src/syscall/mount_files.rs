@@ -8,13 +8,14 @@ use bytemuck::{Pod, Zeroable};
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
-use super::mount::{ACCESS_TIMES, NO_LINKS, PROPAGATION, check_capable, graft, is_own, move_mount};
+use super::mount::{ACCESS_TIMES, PROPAGATION, check_capable, graft, is_own, move_mount};
 use super::{Arg, Args, Call, SysResult, at};
 use crate::fs::mountable;
 use crate::io::Destination;
 use crate::task::Task;
 use crate::vfs::file::{File, FileOps};
 use crate::vfs::inode::{FileType, Inode};
+use crate::vfs::mount::NO_LINKS;
 use crate::vfs::{Mount, Mounts, Name, anonymous, open as vfs_open};
 
 use Arg::{Fd, Flags, Int, Path, Ptr, Size};

@@ -61,7 +61,6 @@ struct OpenHow {
 
 fn openat2(task: &Arc<Task>, args: &Args) -> SysResult {
     const KNOWN_FLAGS: u64 = 0o37_777_703;
-    const PATH_FLAGS: u64 = (raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC) as u64;
     let size = args.size(3);
     if size < size_of::<OpenHow>() {
         return Err(Errno::EINVAL);
@@ -81,7 +80,7 @@ fn openat2(task: &Arc<Task>, args: &Args) -> SysResult {
         || how.mode & !0o7777 != 0
         || how.mode != 0 && !makes
         || how.resolve & 0x18 == 0x18
-        || how.flags & u64::from(raw::O_PATH) != 0 && how.flags & !PATH_FLAGS != 0
+        || how.flags & u64::from(raw::O_PATH) != 0 && how.flags & !u64::from(vfs_open::PATH_FLAGS) != 0
     {
         return Err(Errno::EINVAL);
     }

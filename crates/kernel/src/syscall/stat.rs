@@ -10,6 +10,7 @@ use super::at;
 use super::{Arg, Args, Call, SysResult};
 use crate::task::{Credentials, Task};
 use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, SetAttributes, SetTime};
+use crate::vfs::mount::NO_LINKS;
 use crate::vfs::write_access::WriteAccess;
 use crate::vfs::{Path as Place, leases, permission, watch};
 
@@ -415,6 +416,9 @@ struct Statfs {
 
 fn write_figures(task: &Arc<Task>, figures: &FilesystemFigures, mount_flags: u32, buffer: u64) -> SysResult {
     const ST_VALID: i64 = 0x20;
+    /// `MS_*` whose `ST_*` are other bits, `statfs(2)`.
+    const MOVED: [(u32, i64); 4] = [(raw::MS_NOATIME, 0x400), (raw::MS_NODIRATIME, 0x800), (raw::MS_RELATIME, 0x1000), (NO_LINKS, 0x2000)];
+    let moved = MOVED.iter().filter(|(flag, _)| mount_flags & flag != 0).fold(0, |sum, (_, reported)| sum | reported);
     let result = Statfs {
         kind: figures.magic,
         block_size: figures.block_size,
@@ -426,7 +430,7 @@ fn write_figures(task: &Arc<Task>, figures: &FilesystemFigures, mount_flags: u32
         id: [0; 2],
         name_length: figures.name_length,
         fragment: figures.block_size,
-        flags: ST_VALID | i64::from(mount_flags & 0xf),
+        flags: ST_VALID | i64::from(mount_flags & 0xf) | moved,
         spare: [0; 4],
     };
     task.write(buffer, &result)?;

@@ -29,7 +29,7 @@ pub struct Mount {
     propagation: Mutex<Propagation>,
     /// Came with a tree from a more privileged namespace: cannot be taken off it alone.
     locked: AtomicBool,
-    /// Flags that came with it from a more privileged namespace: they cannot be taken away.
+    /// Flags that came with it from a more privileged namespace: they cannot be taken away, and when times are noted cannot be changed.
     locked_flags: AtomicU32,
     /// Marked by `MNT_EXPIRE`.
     expired: AtomicBool,
@@ -58,6 +58,23 @@ pub struct Propagation {
     pub unbindable: bool,
 }
 
+/// Not to follow symbolic links, `MS_NOSYMFOLLOW`.
+pub const NO_LINKS: u32 = 256;
+/// When times of reading are noted: one of these.
+const TIMES: u32 = raw::MS_NOATIME | raw::MS_RELATIME | raw::MS_STRICTATIME;
+
+/// Flags with one choice of when times of reading are noted; `MS_RELATIME` unless another was made, as Linux has it.
+fn with_times(flags: u32) -> u32 {
+    let choice = if flags & raw::MS_STRICTATIME != 0 {
+        raw::MS_STRICTATIME
+    } else if flags & raw::MS_NOATIME != 0 {
+        raw::MS_NOATIME
+    } else {
+        raw::MS_RELATIME
+    };
+    flags & !TIMES | choice
+}
+
 /// Flags that keep something from those inside.
 const STRICT: u32 = raw::MS_RDONLY | raw::MS_NOSUID | raw::MS_NODEV | raw::MS_NOEXEC;
 
@@ -77,7 +94,7 @@ impl Mount {
             root,
             kind: kind.to_owned(),
             source: source.to_owned(),
-            flags: AtomicU32::new(flags),
+            flags: AtomicU32::new(with_times(flags)),
             place: RwLock::new(None),
             space: AtomicU64::new(0),
             propagation: Mutex::default(),
@@ -130,7 +147,10 @@ impl Mount {
     /// Replaces the flags (`MS_REMOUNT`); `EPERM` for taking away what a more privileged namespace has set, `EBUSY` for making it read-only
     /// while files are open for writing.
     pub fn set_flags(&self, flags: u32) -> Result<(), Errno> {
-        if self.locked_flags.load(Ordering::Relaxed) & !flags != 0 {
+        let flags = with_times(flags);
+        let locked = self.locked_flags.load(Ordering::Relaxed);
+        let times = TIMES | raw::MS_NODIRATIME;
+        if locked & !times & !flags != 0 || locked & TIMES != 0 && (locked ^ flags) & times != 0 {
             return Err(Errno::EPERM);
         }
         if flags & !self.flags() & raw::MS_RDONLY != 0 && self.writers.load(Ordering::SeqCst) > 0 {
@@ -334,7 +354,7 @@ impl Mounts {
             if restrict {
                 mount.propagate(raw::MS_SLAVE);
                 mount.locked.store(mount.attached().is_some(), Ordering::Relaxed);
-                mount.locked_flags.fetch_or(mount.flags() & STRICT, Ordering::Relaxed);
+                mount.locked_flags.fetch_or(mount.flags() & (STRICT | TIMES | raw::MS_NODIRATIME), Ordering::Relaxed);
             }
         }
         (Arc::clone(&tree[0]), pairs)

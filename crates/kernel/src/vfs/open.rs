@@ -18,22 +18,26 @@ use crate::task::Task;
 
 /// Flags without any meaning of their own here (`O_LARGEFILE`, `O_SYNC`, …) are kept and reported by `F_GETFL`.
 const O_TMPFILE_BIT: u32 = 0o20_000_000;
+/// What counts beside `O_PATH`.
+pub const PATH_FLAGS: u32 = raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
 
 /// Opens or makes a file. `mode` counts only with `O_CREAT` and `O_TMPFILE`; the umask is applied here.
 pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>, Errno> {
     let task = walk.task;
     // 64-bit programs ask for it without saying so.
-    let flags = flags | if flags & raw::O_PATH == 0 { raw::O_LARGEFILE } else { 0 };
+    let flags = if flags & raw::O_PATH == 0 { flags | raw::O_LARGEFILE } else { flags & PATH_FLAGS };
+    if flags & raw::O_CREAT != 0 && flags & raw::O_DIRECTORY != 0 {
+        return Err(Errno::EINVAL);
+    }
     if flags & O_TMPFILE_BIT != 0 {
         return open_unlisted(walk, path, flags, mode);
     }
     if flags & raw::O_PATH != 0 {
-        let kept = raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
         let place = walk.lookup(path, flags & raw::O_NOFOLLOW == 0)?;
         if flags & raw::O_DIRECTORY != 0 && place.inode().file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        return Ok(path_only_with(place, flags & kept));
+        return Ok(path_only_with(place, flags));
     }
     if flags & raw::O_CREAT == 0 {
         let place = walk.lookup(path, flags & raw::O_NOFOLLOW == 0)?;
@@ -41,9 +45,6 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<F
             return Err(if flags & raw::O_DIRECTORY != 0 { Errno::ENOTDIR } else { Errno::ELOOP });
         }
         return open_place(task, walk, place, flags, true);
-    }
-    if flags & raw::O_DIRECTORY != 0 {
-        return Err(Errno::EINVAL);
     }
     let (parent, found) = if flags & (raw::O_EXCL | raw::O_NOFOLLOW) != 0 {
         let parent = walk.parent(path)?;
@@ -173,7 +174,7 @@ fn open_unlisted(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<
     let name = Name::unlisted(&directory.name, text.as_bytes(), Arc::clone(&inode));
     let ops = Arc::clone(&inode).open(flags & !raw::O_DIRECTORY, walk.task)?;
     let access = WriteAccess::take(&inode)?.through(&directory.mount);
-    let file = File::new(ops, inode, Some(Path { mount: directory.mount, name }), flags & !(O_TMPFILE_BIT | raw::O_DIRECTORY));
+    let file = File::new(ops, inode, Some(Path { mount: directory.mount, name }), flags);
     let _ = file.write_access.set(access);
     Ok(file)
 }

@@ -220,7 +220,7 @@ impl<'a> Walk<'a> {
         if progress.links > MAX_LINKS || self.resolve & RESOLVE_NO_SYMLINKS != 0 {
             return Err(Errno::ELOOP);
         }
-        if link.mount.flags() & crate::syscall::mount::NO_LINKS != 0 {
+        if link.mount.flags() & super::mount::NO_LINKS != 0 {
             return Err(Errno::ELOOP);
         }
         link.inode().read_link(self.task)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, raw};
 
 use super::subject::Live;
+use crate::vfs::mount::NO_LINKS;
 use crate::vfs::{File, Mount, Path};
 
 /// Number that stands for the mounts of files without a name in the tree (pipes, sockets); those of the tree are higher.
@@ -94,14 +95,13 @@ fn options(flags: u32) -> String {
         (raw::MS_NOSUID, ",nosuid"),
         (raw::MS_NODEV, ",nodev"),
         (raw::MS_NOEXEC, ",noexec"),
-        (raw::MS_NODIRATIME, ",nodiratime"),
         (raw::MS_NOATIME, ",noatime"),
+        (raw::MS_NODIRATIME, ",nodiratime"),
+        (raw::MS_RELATIME, ",relatime"),
+        (NO_LINKS, ",nosymfollow"),
     ];
     let mut text = String::from(if flags & raw::MS_RDONLY != 0 { "ro" } else { "rw" });
     known.iter().filter(|(flag, _)| flags & flag != 0).for_each(|(_, word)| text.push_str(word));
-    if flags & (raw::MS_NOATIME | raw::MS_STRICTATIME) == 0 {
-        text.push_str(",relatime");
-    }
     text
 }
 
