@@ -32,12 +32,13 @@ FAMILIES = [
     "namespaces",
     "numbers",
     "mappings",
+    "descriptors",
     "leases",
     "memfds",
     "aio",
 ]
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]
 
 
 def failures(output: str) -> list[str]:
@@ -47,7 +48,7 @@ def failures(output: str) -> list[str]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family(pilot: Pilot, guests: Path, family: str) -> None:
-    native = subprocess.run([guests / family], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=40, check=False)
+    native = subprocess.run([guests / family], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200, check=False)
     assert native.returncode == 0, native.stdout[-2000:]
     # A case that fails on this host says something about the host only.
     excused = {line.split(" got ")[0] for line in failures(native.stdout)}
@@ -68,7 +69,7 @@ def judge(result: Result, native: str, excused: set[str]) -> None:
 @pytest.mark.parametrize("family", ["contents", "paths"])
 def test_files_everywhere(pilot: Pilot, guests: Path, tmp_path: Path, family: str, where: str) -> None:
     """What holds in the root holds on other filesystems, but for what a volume keeps from the host."""
-    native = subprocess.run([guests / family], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=40, check=False)
+    native = subprocess.run([guests / family], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200, check=False)
     tmp_path.chmod(0o777)
     options = ["--volume", f"{guests}:/guests:ro", "--volume", f"{tmp_path}:/volume", "--env", f"CASES_IN={where}"]
     judge(pilot.run(*options, "--", f"/guests/{family}"), native.stdout, VOLUME_DIFFERS if where == "/volume" else set())

@@ -11,9 +11,9 @@ use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
 use crate::io::{Destination, Source};
-use crate::task::Task;
+use crate::task::{Credentials, Task};
 use crate::vfs::file::{File, FileOps};
-use crate::vfs::inode::{Attributes, DirectorySink, FileType, FilesystemFigures, Inode, InodeCommon, LinkTarget, SetAttributes};
+use crate::vfs::inode::{Attributes, DirectorySink, FileType, FilesystemFigures, Inode, InodeCommon, LinkTarget, NewNode, SetAttributes};
 
 /// Most bytes that one write to a generated file takes: these are settings, not storage.
 const WRITE_LIMIT: usize = 4096;
@@ -233,9 +233,14 @@ impl Inode for Node {
     }
 
     fn set_attributes(&self, changes: &SetAttributes) -> Result<(), Errno> {
-        // Shells open with O_TRUNC to write a setting; everything else about these files is fixed.
-        let only_size = changes.size.is_some() && changes.permissions.is_none() && changes.uid.is_none() && changes.gid.is_none();
-        if only_size { Ok(()) } else { Err(Errno::EPERM) }
+        // Shells open with O_TRUNC to write a setting; times are those of the moment; everything else about these files is fixed.
+        let same_owner = changes.uid.is_none_or(|user| user == self.owner.0) && changes.gid.is_none_or(|group| group == self.owner.1);
+        if changes.permissions.is_none() && same_owner { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    fn create(&self, _name: &[u8], _node: NewNode<'_>, _permissions: u32, _maker: &Credentials) -> Result<Arc<dyn Inode>, Errno> {
+        // A directory of procfs is asked for the name first, and does not have it.
+        Err(if self.filesystem.magic == super::proc::MAGIC { Errno::ENOENT } else { Errno::EPERM })
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {

@@ -1,14 +1,13 @@
-//! Descriptors themselves: `close`, `dup`, `fcntl`, `ioctl`, `flock`, `pipe`.
+//! Descriptors themselves: `close`, `dup`, `fcntl`, `flock`, `pipe`.
 
 use std::sync::Arc;
 
-use cloudpilot_abi::{Errno, raw, raw_ioctl};
+use cloudpilot_abi::{Errno, raw};
 
 use super::{Arg, Args, Call, SysResult, record_locks};
 use crate::fs::{memfd, pipe};
 use crate::task::Task;
 use crate::vfs::file::{File, SETTABLE_FLAGS};
-use crate::vfs::inode::FileType;
 use crate::vfs::leases;
 
 /// This family.
@@ -19,7 +18,6 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_dup2, dup2, &[Arg::Fd, Arg::Fd]),
     Call::full(raw::__NR_dup3, dup3, &[Arg::Fd, Arg::Fd, Arg::Flags]),
     Call::partial(raw::__NR_fcntl, fcntl, &[Arg::Fd, Arg::Int, Arg::Ptr], "directory notification is refused"),
-    Call::full(raw::__NR_ioctl, ioctl, &[Arg::Fd, Arg::Flags, Arg::Ptr]),
     Call::full(raw::__NR_pipe, pipe, &[Arg::Ptr]),
     Call::full(raw::__NR_pipe2, pipe2, &[Arg::Ptr, Arg::Flags]),
 ];
@@ -110,7 +108,7 @@ fn fcntl(task: &Arc<Task>, args: &Args) -> SysResult {
         raw::F_GETFD => Ok(usize::from(close_on_exec)),
         raw::F_SETFD => task.files().set_close_on_exec(fd, args.uint(2) & raw::FD_CLOEXEC != 0).map(|()| 0),
         raw::F_GETFL => Ok(file.flags() as usize),
-        raw::F_DUPFD_QUERY => Ok(usize::from(task.files().get(args.int(2)).is_ok_and(|other| Arc::ptr_eq(&file, &other)))),
+        raw::F_DUPFD_QUERY => Ok(usize::from(Arc::ptr_eq(&file, &task.files().get(args.int(2))?))),
         // All that follows is about the file itself.
         _ if file.flags() & raw::O_PATH != 0 => Err(Errno::EBADF),
         raw::F_SETFL => set_flags(task, fd, &file, args.uint(2)),
@@ -198,37 +196,6 @@ fn owner_command(task: &Arc<Task>, file: &Arc<File>, command: u32, args: &Args) 
             file.owner_changed();
         }
         _ => return Ok(file.owner_signal.load(Relaxed) as usize),
-    }
-    Ok(0)
-}
-
-fn ioctl(task: &Arc<Task>, args: &Args) -> SysResult {
-    let file = task.file(args.int(0))?;
-    let argument = args.raw(2);
-    match args.uint(1) {
-        raw_ioctl::FIOCLEX => task.files().set_close_on_exec(args.int(0), true)?,
-        raw_ioctl::FIONCLEX => task.files().set_close_on_exec(args.int(0), false)?,
-        raw_ioctl::FIONBIO => {
-            let on = task.read::<i32>(argument)? != 0;
-            file.set_flags(if on { file.flags() | raw::O_NONBLOCK } else { file.flags() & !raw::O_NONBLOCK });
-        }
-        raw_ioctl::FIOASYNC => {
-            let on = task.read::<i32>(argument)? != 0;
-            file.set_async(task, args.int(0), on)?;
-            file.set_flags(if on { file.flags() | raw::FASYNC } else { file.flags() & !raw::FASYNC });
-        }
-        raw_ioctl::FIOQSIZE => match file.inode.file_type() {
-            FileType::Directory | FileType::Regular | FileType::Symlink => task.write(argument, &file.inode.attributes()?.size)?,
-            _ => return Err(Errno::ENOTTY),
-        },
-        raw_ioctl::FIONREAD if file.inode.file_type() == FileType::Regular => {
-            let left = file.inode.attributes()?.size as i64 - file.current_position()? as i64;
-            task.write(argument, &(left as i32))?;
-        }
-        raw_ioctl::FIGETBSZ if file.inode.file_type() != FileType::Fifo => {
-            task.write(argument, &(file.inode.attributes()?.block_size as i32))?;
-        }
-        request => return file.ops.ioctl(&file, task, request, argument),
     }
     Ok(0)
 }

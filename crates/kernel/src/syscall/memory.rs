@@ -9,6 +9,7 @@ use cloudpilot_platform::Access;
 
 use crate::mm::{Area, MapRequest, Mapping, Placement};
 use crate::task::Task;
+use crate::vfs::FileType;
 
 use Arg::{Flags, Int, Ptr, Size};
 
@@ -55,14 +56,22 @@ fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
         | raw::MAP_32BIT;
     let (address, length, flags, offset) = (args.raw(0), args.raw(1), args.uint(3), args.raw(5));
     let protection = args.uint(2) & ACCESS;
-    if length == 0 || offset % PAGE_SIZE != 0 {
+    if offset % PAGE_SIZE != 0 {
         return Err(Errno::EINVAL);
+    }
+    let file = if flags & raw::MAP_ANONYMOUS == 0 { Some(task.file(args.int(4))?) } else { None };
+    if length == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let pages = page_up(length).ok_or(Errno::ENOMEM)?;
+    if file.is_some() && offset.checked_add(pages).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Errno::EOVERFLOW);
     }
     let shared = match flags & MAP_TYPE {
         raw::MAP_PRIVATE => false,
         raw::MAP_SHARED => true,
-        MAP_SHARED_VALIDATE if flags & raw::MAP_ANONYMOUS == 0 && flags & !VALID != 0 => return Err(Errno::EOPNOTSUPP),
-        MAP_SHARED_VALIDATE if flags & raw::MAP_ANONYMOUS == 0 => true,
+        MAP_SHARED_VALIDATE if file.is_some() && flags & !VALID != 0 => return Err(Errno::EOPNOTSUPP),
+        MAP_SHARED_VALIDATE if file.is_some() => true,
         _ => return Err(Errno::EINVAL),
     };
     if flags & raw::MAP_HUGETLB != 0 {
@@ -81,8 +90,7 @@ fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
     request.shared = shared;
     request.grows_down = flags & raw::MAP_GROWSDOWN != 0;
     request.populate = flags & raw::MAP_POPULATE != 0;
-    if flags & raw::MAP_ANONYMOUS == 0 {
-        let file = task.file(args.int(4))?;
+    if let Some(file) = file {
         if !file.readable() {
             return Err(Errno::EACCES);
         }
@@ -90,11 +98,13 @@ fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
         if shared && protection & raw::PROT_WRITE != 0 && !writable {
             return Err(Errno::EACCES);
         }
-        if protection & raw::PROT_EXEC != 0 && file.path.as_ref().is_some_and(|path| path.mount.flags() & raw::MS_NOEXEC != 0) {
+        // What is in no tree lies on a filesystem of the kernel's own, from which nothing runs; memory files are an exception.
+        let runs = match &file.path {
+            Some(path) => path.mount.flags() & raw::MS_NOEXEC == 0,
+            None => file.inode.file_type() == FileType::Regular,
+        };
+        if protection & raw::PROT_EXEC != 0 && !runs {
             return Err(Errno::EPERM);
-        }
-        if offset.checked_add(page_up(length).ok_or(Errno::ENOMEM)?).is_none_or(|end| end > i64::MAX as u64) {
-            return Err(Errno::EOVERFLOW);
         }
         request.mapping = file.ops.mapping(&file, shared, writable)?;
         let is_sealed = shared && matches!(request.mapping, Mapping::Sealed(_));

@@ -11,6 +11,7 @@ pub mod dispatch;
 mod epoll;
 mod event_files;
 mod futex;
+mod ioctl;
 mod ipc;
 mod limits;
 pub mod memory;

@@ -187,7 +187,7 @@ fn select_until(task: &Arc<Task>, args: &Args, deadline: Option<u64>) -> SysResu
             }
         }
         if !wanted.is_empty() {
-            interests.push(Interest { file: task.file(fd as i32)?, wanted });
+            interests.push(Interest { file: task.files().get(fd as i32)?, wanted });
             numbers.push(fd);
         }
     }
@@ -195,7 +195,9 @@ fn select_until(task: &Arc<Task>, args: &Args, deadline: Option<u64>) -> SysResu
     let ready = wait(task, &interests, deadline, || {
         let mut ready = 0;
         for (interest, &fd) in interests.iter().zip(&numbers) {
-            let events = interest.ready();
+            // What only stands for a place is no file to wait for: it counts as ready, for whoever asks finds out.
+            let only_place = interest.file.flags() & raw::O_PATH != 0;
+            let events = if only_place { interest.wanted } else { interest.ready() };
             let (word, bit) = (fd / 64, 1u64 << (fd % 64));
             for ((set, asked), wanted) in found.iter_mut().zip(&asked).zip(SELECT_EVENTS) {
                 if asked[word] & bit != 0 && events.intersects(wanted) {

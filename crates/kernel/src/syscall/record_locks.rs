@@ -28,8 +28,11 @@ struct Flock {
 }
 
 fn flock(task: &Arc<Task>, args: &Args) -> SysResult {
-    let file = task.file(args.int(0))?;
     let operation = args.uint(1);
+    if !matches!(operation & !raw::LOCK_NB, raw::LOCK_SH | raw::LOCK_EX | raw::LOCK_UN) {
+        return Err(Errno::EINVAL);
+    }
+    let file = task.file(args.int(0))?;
     let locks = &file.inode.common().locks;
     let owner = LockOwner::description(&file);
     let exclusive = match operation & !raw::LOCK_NB {
@@ -88,10 +91,12 @@ pub fn fcntl(task: &Arc<Task>, fd: i32, file: &Arc<File>, command: u32, address:
     let locks = &file.inode.common().locks;
     let wanted = RecordLock { start, last, exclusive: kind == raw::F_WRLCK, owner, pid };
     if matches!(command, raw::F_GETLK | raw::F_OFD_GETLK) {
-        if kind != raw::F_RDLCK && kind != raw::F_WRLCK {
-            return Err(Errno::EINVAL);
+        match kind {
+            raw::F_RDLCK | raw::F_WRLCK => report(task, &mut given, locks.conflict(&wanted)),
+            // Of descriptions one may ask for any lock at all, which a lock of everybody's conflicts with.
+            raw::F_UNLCK if of_description => report(task, &mut given, locks.conflict(&RecordLock { exclusive: true, ..wanted })),
+            _ => return Err(Errno::EINVAL),
         }
-        report(task, &mut given, locks.conflict(&wanted));
         return task.write(address, &given).map(|()| 0);
     }
     match kind {

@@ -111,10 +111,13 @@ fn sendfile(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let length = args.size(3).min(MAX_TRANSFER);
-    if let Some(source) = pipe::of_file(&input) {
-        return from_pipe(task, source, &output, None, length, output.nonblocking());
+    let file_type = input.inode.file_type();
+    if file_type == FileType::Socket
+        && let Some(target) = pipe::of_file(&output)
+    {
+        return into_pipe(task, &mut Side { file: &input, at: None }, target, length, input.nonblocking(), output.nonblocking());
     }
-    if input.inode.file_type() == FileType::Directory || !input.ops.seekable() {
+    if file_type == FileType::Directory || !input.ops.seekable() {
         return Err(Errno::EINVAL);
     }
     let mut from = Side { file: &input, at: offset };
@@ -130,15 +133,18 @@ fn copy_file_range(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let (from_offset, to_offset) = (read_offset(task, args.raw(1))?, read_offset(task, args.raw(3))?);
-    for file in [&input, &output] {
-        match file.inode.file_type() {
-            FileType::Directory => return Err(Errno::EISDIR),
-            FileType::Regular => {}
-            _ => return Err(Errno::EINVAL),
-        }
+    let types = [input.inode.file_type(), output.inode.file_type()];
+    if types.contains(&FileType::Directory) {
+        return Err(Errno::EISDIR);
+    }
+    if types != [FileType::Regular; 2] {
+        return Err(Errno::EINVAL);
     }
     if !input.readable() || !output.writable() || output.appends() {
         return Err(Errno::EBADF);
+    }
+    if input.inode.attributes()?.device != output.inode.attributes()?.device {
+        return Err(Errno::EXDEV);
     }
     let length = args.size(4).min(MAX_TRANSFER);
     let mut from = Side { file: &input, at: from_offset };
@@ -148,6 +154,9 @@ fn copy_file_range(task: &Arc<Task>, args: &Args) -> SysResult {
     if end > i64::MAX as u64 || target_end > i64::MAX as u64 {
         return Err(Errno::EOVERFLOW);
     }
+    // What lies behind the end is no part of the copy, and cannot overlap with it.
+    let length = length.min(usize::try_from(input.inode.attributes()?.size.saturating_sub(start)).unwrap_or(usize::MAX));
+    let (end, target_end) = (start + length as u64, target + length as u64);
     if Arc::ptr_eq(&input.inode, &output.inode) && start < target_end && target < end {
         return Err(Errno::EINVAL);
     }
@@ -170,14 +179,16 @@ fn splice(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let (input, output) = (task.file(args.int(0))?, task.file(args.int(2))?);
+    let nonblocking = flags & raw::SPLICE_F_NONBLOCK != 0;
+    let (in_address, out_address) = (args.raw(1), args.raw(3));
+    let pipes = (pipe::of_file(&input), pipe::of_file(&output));
+    if pipes.0.is_some() && in_address != 0 || pipes.1.is_some() && out_address != 0 {
+        return Err(Errno::ESPIPE);
+    }
     if !input.readable() || !output.writable() {
         return Err(Errno::EBADF);
     }
-    let nonblocking = flags & raw::SPLICE_F_NONBLOCK != 0;
-    let (in_address, out_address) = (args.raw(1), args.raw(3));
-    match (pipe::of_file(&input), pipe::of_file(&output)) {
-        (Some(_), _) if in_address != 0 => Err(Errno::ESPIPE),
-        (_, Some(_)) if out_address != 0 => Err(Errno::ESPIPE),
+    match pipes {
         (Some(from), Some(to)) => {
             let nonblocking = nonblocking || input.nonblocking() || output.nonblocking();
             wait_both(task, from, to, nonblocking, || pipe::move_between(from, to, length))
@@ -189,8 +200,8 @@ fn splice(task: &Arc<Task>, args: &Args) -> SysResult {
             Ok(count)
         }
         (None, Some(to)) => {
-            if in_address != 0 && !input.ops.seekable() {
-                return Err(Errno::ESPIPE);
+            if in_address != 0 && !input.ops.seekable() || input.inode.file_type() == FileType::Directory {
+                return Err(Errno::EINVAL);
             }
             let mut from = Side { file: &input, at: read_offset(task, in_address)? };
             let count = into_pipe(task, &mut from, to, length, nonblocking, output.nonblocking())?;
@@ -206,7 +217,7 @@ fn output_offset(task: &Task, output: &File, address: u64) -> Result<Option<u64>
         return Err(Errno::EINVAL);
     }
     if address != 0 && !output.ops.seekable() {
-        return Err(Errno::ESPIPE);
+        return Err(Errno::EINVAL);
     }
     read_offset(task, address)
 }
@@ -320,10 +331,13 @@ fn vmsplice(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let file = task.file(args.int(0))?;
+    let pieces = task.read_iovec(args.raw(1), args.size(2))?;
+    if pieces.iter().all(|piece| piece.iov_len == 0) {
+        return Ok(0);
+    }
     if pipe::of_file(&file).is_none() {
         return Err(Errno::EBADF);
     }
-    let pieces = task.read_iovec(args.raw(1), args.size(2))?;
     let nonblocking = flags & raw::SPLICE_F_NONBLOCK != 0;
     if file.writable() {
         blocking::write(task, &file, &mut Source::guest(task, pieces), None, nonblocking)

@@ -387,8 +387,11 @@ fn truncate(task: &Arc<Task>, args: &Args) -> SysResult {
 }
 
 fn ftruncate(task: &Arc<Task>, args: &Args) -> SysResult {
+    if args.long(1) < 0 {
+        return Err(Errno::EINVAL);
+    }
     let file = task.file(args.int(0))?;
-    if !file.writable() || file.inode.file_type() != FileType::Regular || args.long(1) < 0 {
+    if !file.writable() || file.inode.file_type() != FileType::Regular {
         return Err(Errno::EINVAL);
     }
     resize(task, &file.inode, args.long(1))?;

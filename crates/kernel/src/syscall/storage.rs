@@ -39,7 +39,11 @@ fn sync_file_range(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     match file.inode.file_type() {
-        FileType::Regular | FileType::BlockDevice => file.ops.sync(&file, true).map(|()| 0),
+        FileType::Regular | FileType::BlockDevice => match file.ops.sync(&file, true) {
+            // Made when it is read: nothing is ever to be written back.
+            Ok(()) | Err(Errno::EINVAL) => Ok(0),
+            Err(errno) => Err(errno),
+        },
         FileType::Directory | FileType::Symlink => Ok(0),
         _ => Err(Errno::ESPIPE),
     }

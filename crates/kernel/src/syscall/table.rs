@@ -15,6 +15,7 @@ const FAMILIES: &[&[Call]] = &[
     super::transfer::CALLS,
     super::aio::CALLS,
     super::descriptor::CALLS,
+    super::ioctl::CALLS,
     super::record_locks::CALLS,
     super::poll::CALLS,
     super::epoll::CALLS,

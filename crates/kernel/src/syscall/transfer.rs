@@ -3,12 +3,14 @@
 use std::io::SeekFrom;
 use std::sync::Arc;
 
+use cloudpilot_abi::types::Iovec;
 use cloudpilot_abi::{Errno, raw};
 
 use super::{Arg, Args, Call, SysResult, blocking};
 use crate::io::{Destination, Source};
 use crate::task::Task;
 use crate::vfs::file::File;
+use crate::vfs::inode::FileType;
 
 /// This family.
 pub const CALLS: &[Call] = &[
@@ -27,7 +29,12 @@ pub const CALLS: &[Call] = &[
 
 fn read(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.file(args.int(0))?;
-    let mut destination = task.destination(args.raw(1), checked_length(args.size(2))?);
+    let length = checked_length(args.size(2))?;
+    // A socket is not even asked.
+    if length == 0 && file.readable() && file.inode.file_type() == FileType::Socket {
+        return Ok(0);
+    }
+    let mut destination = task.destination(args.raw(1), length);
     blocking::read(task, &file, &mut destination, None, false)
 }
 
@@ -93,21 +100,31 @@ fn pwritev2(task: &Arc<Task>, args: &Args) -> SysResult {
     vectored_write(task, &file, args, Some(offset), args.uint(5))
 }
 
-/// What `preadv2(2)` takes; the hint for polled completion changes nothing here.
-const READ_FLAGS: u32 = raw::RWF_HIPRI | raw::RWF_NOWAIT;
 /// At the offset, `O_APPEND` or not; newer than the headers that our numbers come from.
 const RWF_NOAPPEND: u32 = 0x20;
-/// What `pwritev2(2)` takes.
-const WRITE_FLAGS: u32 = READ_FLAGS | raw::RWF_DSYNC | raw::RWF_SYNC | raw::RWF_APPEND | RWF_NOAPPEND;
+/// What `preadv2(2)` and `pwritev2(2)` take; the hint for polled completion changes nothing here, nor do reads care for what is about writes.
+const KNOWN_FLAGS: u32 = raw::RWF_HIPRI | raw::RWF_NOWAIT | raw::RWF_DSYNC | raw::RWF_SYNC | raw::RWF_APPEND | RWF_NOAPPEND;
+
+/// The pieces of a vectored call; none if there is nothing to do, of which the file is not even told.
+fn pieces(task: &Task, args: &Args, flags: u32) -> Result<Option<Vec<Iovec>>, Errno> {
+    let pieces = task.read_iovec(args.raw(1), args.size(2))?;
+    if pieces.iter().all(|piece| piece.iov_len == 0) {
+        return Ok(None);
+    }
+    if flags & !KNOWN_FLAGS != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if flags & (raw::RWF_APPEND | RWF_NOAPPEND) == raw::RWF_APPEND | RWF_NOAPPEND {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Some(pieces))
+}
 
 fn vectored_read(task: &Arc<Task>, file: &File, args: &Args, at: Option<u64>, flags: u32) -> SysResult {
     if !file.readable() {
         return Err(Errno::EBADF);
     }
-    let pieces = task.read_iovec(args.raw(1), args.size(2))?;
-    if flags & !READ_FLAGS != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
+    let Some(pieces) = pieces(task, args, flags)? else { return Ok(0) };
     blocking::read(task, file, &mut Destination::guest(task, pieces), at, flags & raw::RWF_NOWAIT != 0)
 }
 
@@ -115,19 +132,13 @@ fn vectored_write(task: &Arc<Task>, file: &File, args: &Args, at: Option<u64>, f
     if !file.writable() {
         return Err(Errno::EBADF);
     }
-    let pieces = task.read_iovec(args.raw(1), args.size(2))?;
-    if flags & !WRITE_FLAGS != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
+    let Some(pieces) = pieces(task, args, flags)? else { return Ok(0) };
     let mut source = Source::guest(task, pieces);
-    match flags & (raw::RWF_APPEND | RWF_NOAPPEND) {
-        0 => {}
-        raw::RWF_APPEND => source.set_append(true),
-        RWF_NOAPPEND => source.set_append(false),
-        _ => return Err(Errno::EINVAL),
+    if flags & (raw::RWF_APPEND | RWF_NOAPPEND) != 0 {
+        source.set_append(flags & raw::RWF_APPEND != 0);
     }
     let count = blocking::write(task, file, &mut source, at, flags & raw::RWF_NOWAIT != 0)?;
-    if flags & (raw::RWF_DSYNC | raw::RWF_SYNC) != 0 {
+    if flags & (raw::RWF_DSYNC | raw::RWF_SYNC) != 0 && file.inode.file_type() == FileType::Regular {
         file.ops.sync(file, flags & raw::RWF_SYNC == 0)?;
     }
     Ok(count)
@@ -154,8 +165,14 @@ fn lseek(task: &Arc<Task>, args: &Args) -> SysResult {
     if args.uint(2) > raw::SEEK_HOLE {
         return Err(Errno::EINVAL);
     }
+    if file.ops.ignores_seeks() {
+        return Ok(0);
+    }
     if !file.ops.seekable() {
-        return if file.ops.ignores_seeks() { Ok(0) } else { Err(Errno::ESPIPE) };
+        return Err(Errno::ESPIPE);
+    }
+    if file.inode.file_type() == FileType::Directory && args.uint(2) > raw::SEEK_CUR {
+        return Err(Errno::EINVAL);
     }
     if let Some(result) = own_seek(&file, offset, args.uint(2))? {
         return result.map(|position| position as usize);

@@ -123,6 +123,12 @@ impl Inode for AnonymousInode {
     }
 
     fn statfs(&self) -> Result<FilesystemFigures, Errno> {
-        Ok(FilesystemFigures { magic: 0x0904_1934, block_size: 4096, name_length: 255, ..FilesystemFigures::default() })
+        // `PIPEFS_MAGIC`, `SOCKFS_MAGIC`, `ANON_INODE_FS_MAGIC`.
+        let magic = match self.file_type {
+            FileType::Fifo => 0x5049_5045,
+            FileType::Socket => 0x534f_434b,
+            _ => 0x0904_1934,
+        };
+        Ok(FilesystemFigures { magic, block_size: 4096, name_length: 255, ..FilesystemFigures::default() })
     }
 }

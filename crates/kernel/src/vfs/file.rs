@@ -67,7 +67,7 @@ pub trait FileOps: Any + Send + Sync {
 
     /// Size for `SEEK_END` and for the position after an append.
     fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
-        Err(Errno::ESPIPE)
+        Err(Errno::EINVAL)
     }
 
     /// `SEEK_DATA` (`data` true) and `SEEK_HOLE`; the default knows no holes.

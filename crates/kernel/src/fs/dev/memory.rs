@@ -38,8 +38,8 @@ impl FileOps for Null {
         true
     }
 
-    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
-        Ok(0)
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 }
 
@@ -66,8 +66,8 @@ impl FileOps for Zero {
         true
     }
 
-    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
-        Ok(0)
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 
     fn mapping(&self, _file: &File, shared: bool, _writable: bool) -> Result<Mapping, Errno> {
@@ -95,8 +95,8 @@ impl FileOps for Full {
         true
     }
 
-    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
-        Ok(0)
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 }
 
@@ -137,8 +137,8 @@ impl FileOps for Random {
         true
     }
 
-    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
-        Ok(0)
+    fn ignores_seeks(&self) -> bool {
+        true
     }
 
     fn ioctl(&self, _file: &File, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {

@@ -57,7 +57,7 @@ impl FileOps for EventFd {
             _ => Some(0),
         };
         let before = self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).map_err(|_| Errno::EAGAIN)?;
-        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+        self.queue.notify(PollEvents::OUT);
         let value = if self.semaphore { 1 } else { before };
         destination.put(&value.to_ne_bytes())
     }
@@ -81,7 +81,7 @@ impl FileOps for EventFd {
         self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sum).map_err(|_| Errno::EAGAIN)?;
         // What lies behind the first eight bytes is ignored.
         source.limit(0);
-        self.queue.notify(PollEvents::IN | PollEvents::RDNORM);
+        self.queue.notify(PollEvents::IN);
         Ok(length)
     }
 
@@ -89,10 +89,10 @@ impl FileOps for EventFd {
         let count = self.count.load(Ordering::SeqCst);
         let mut events = PollEvents::empty();
         if count > 0 {
-            events |= PollEvents::IN | PollEvents::RDNORM;
+            events |= PollEvents::IN;
         }
         if count < LARGEST {
-            events |= PollEvents::OUT | PollEvents::WRNORM;
+            events |= PollEvents::OUT;
         }
         events
     }

@@ -113,12 +113,12 @@ impl Pipe {
     /// Writes what fits; up to `PIPE_BUF` all or nothing.
     pub fn write(&self, source: &mut Source<'_>, packet: bool) -> Result<usize, Errno> {
         let length = source.remaining();
+        if length == 0 {
+            return Ok(0);
+        }
         let mut state = self.state.lock();
         if state.readers == 0 {
             return Err(Errno::EPIPE);
-        }
-        if length == 0 {
-            return Ok(0);
         }
         let room = state.buffer.room(length, packet);
         if room == 0 {

@@ -35,7 +35,7 @@ const DEVICE: u64 = 0x15;
 /// `st_dev` of the next one that is mounted: programs tell by it that they look into another namespace.
 static NEXT_DEVICE: AtomicU64 = AtomicU64::new(0x100);
 /// `PROC_SUPER_MAGIC`.
-const MAGIC: i64 = 0x9fa0;
+pub const MAGIC: i64 = 0x9fa0;
 /// Cursors of process directories start here, behind those of the fixed entries.
 const PID_CURSOR: u64 = 1 << 16;
 
