@@ -25,7 +25,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     while (left := sandboxes_left(directory)) and time.monotonic() < deadline:
         time.sleep(0.02)
     if left:
-        subprocess.run([PILOT, "kill", "--all"], check=False, timeout=30, env={**os.environ, "XDG_RUNTIME_DIR": str(directory)})
+        subprocess.run([PILOT, "kill", "--all"], check=False, timeout=120, env={**os.environ, "XDG_RUNTIME_DIR": str(directory)})
     shutil.rmtree(directory, ignore_errors=True)
     assert not left, "a sandbox was left behind"
 
@@ -50,7 +50,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for process in running:
         if process.poll() is None:
             process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:
                 stream.close()

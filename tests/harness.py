@@ -17,7 +17,7 @@ from cloudpilot.engine import config, paths
 REPOSITORY = Path(__file__).resolve().parent.parent
 PILOT = Path(sys.executable).parent / "pilot"
 GUESTS = Path(__file__).resolve().parent / "guests"
-LEFTOVER_PATIENCE = 5.0
+LEFTOVER_PATIENCE = 60.0
 
 Result = subprocess.CompletedProcess[bytes]
 
@@ -31,7 +31,7 @@ def sandboxes_left(state: Path) -> list[str]:
 class Pilot:
     """Runs `pilot`, never longer than a deadline."""
 
-    def __call__(self, *arguments: object, stdin: bytes | int = b"", timeout: float = 40, **options: object) -> Result:
+    def __call__(self, *arguments: object, stdin: bytes | int = b"", timeout: float = 200, **options: object) -> Result:
         command = [str(PILOT), *map(str, arguments)]
         given = {"stdin": stdin} if isinstance(stdin, int) else {"input": stdin}
         return subprocess.run(command, capture_output=True, timeout=timeout, check=False, **given, **options)  # type: ignore[call-overload,no-any-return]
@@ -45,7 +45,7 @@ class Pilot:
         descriptor = config.as_descriptor(run_command.configuration(list(arguments)))
         try:
             command = [paths.binary(), "run", "--config-fd", str(descriptor)]
-            return subprocess.run(command, stdin=stdin, pass_fds=[descriptor], capture_output=True, timeout=40, check=False)
+            return subprocess.run(command, stdin=stdin, pass_fds=[descriptor], capture_output=True, timeout=200, check=False)
         finally:
             os.close(descriptor)
 
@@ -90,7 +90,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
 
 
-def eventually(condition: Callable[[], object], patience: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], patience: float = 90.0) -> None:
     """Waits until something is true."""
     deadline = time.monotonic() + patience
     while not condition():

@@ -46,18 +46,18 @@ def test_a_day_in_the_life() -> None:
         with pytest.raises(SandboxEndedException):
             await sandbox.commands.run("true")
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_many_commands_wait_at_the_same_time() -> None:
     async def main() -> None:
         async with await AsyncSandbox.create() as sandbox:
             begin = time.monotonic()
-            results = await asyncio.gather(*(sandbox.commands.run(f"sleep 1; echo {number}") for number in range(25)))
+            results = await asyncio.gather(*(sandbox.commands.run(f"sleep 5; echo {number}") for number in range(25)))
             assert [result.stdout for result in results] == [f"{number}\n" for number in range(25)]
-            assert time.monotonic() - begin < 15
+            assert time.monotonic() - begin < 60
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_callbacks_may_be_coroutines() -> None:
@@ -74,7 +74,7 @@ def test_callbacks_may_be_coroutines() -> None:
             assert (await handle.wait()).stdout == "c\n"
         assert seen == ["a\n", "b\n", "c\n"]
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_background_stdin_and_iteration() -> None:
@@ -86,7 +86,7 @@ def test_background_stdin_and_iteration() -> None:
             assert "".join([out async for out, _, _ in handle if out]) == "hello"
             assert (await handle.wait()).exit_code == 0
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_cancelling_kills_the_command() -> None:
@@ -100,7 +100,7 @@ def test_cancelling_kills_the_command() -> None:
                 await asyncio.sleep(0.05)
             raise AssertionError("the command runs on")
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_starts_that_are_cancelled_start_nothing() -> None:
@@ -119,7 +119,7 @@ def test_starts_that_are_cancelled_start_nothing() -> None:
             assert "sleep" not in str(await sandbox.commands.list())
             assert (await sandbox.commands.run("echo fine")).stdout == "fine\n"
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_cancelled_waits_leave_nothing_behind() -> None:
@@ -137,7 +137,7 @@ def test_cancelled_waits_leave_nothing_behind() -> None:
                 await sandbox.files.write("/tmp/x", "y")
                 assert await sandbox.files.read("/tmp/x") == "y"
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_watching_and_terminals() -> None:
@@ -159,7 +159,7 @@ def test_watching_and_terminals() -> None:
             await terminal.wait()
             assert b"20 70" in b"".join(shown)
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_a_sandbox_that_dies_raises_at_once() -> None:
@@ -171,7 +171,7 @@ def test_a_sandbox_that_dies_raises_at_once() -> None:
         with pytest.raises(SandboxEndedException):
             await asyncio.wait_for(command, 5)
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))
 
 
 def test_both_classes_have_the_same_names() -> None:
@@ -185,4 +185,4 @@ def test_both_classes_have_the_same_names() -> None:
     def public(value: object) -> list[str]:
         return [name for name, _ in inspect.getmembers(type(value)) if not name.startswith("_")]
 
-    asyncio.run(asyncio.wait_for(main(), 50))
+    asyncio.run(asyncio.wait_for(main(), 250))

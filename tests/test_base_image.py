@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "service"))
 
 from running_service import Service, set_e2b
 
-pytestmark = [pytest.mark.base, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.base, pytest.mark.timeout(7200)]
 
 
 @pytest.fixture(scope="module")

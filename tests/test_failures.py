@@ -20,7 +20,7 @@ from cloudpilot import Sandbox, SandboxException
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 # What a caller waits for at most. The aim is a second; a busy machine must not decide.
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def kernel_of(pilot: Pilot, name: str) -> int:

@@ -167,14 +167,14 @@ for path in (f"/proc/{child}/mem", f"/proc/{child}/environ", "/proc/1/mem", f"/p
 try: os.kill(child, 9); print("killed")
 except PermissionError: print("refused")
 """
-    assert pilot.output("--timeout", "20", "--", "/usr/bin/python3", "-c", code) == "refused\n"
+    assert pilot.output("--timeout", "200", "--", "/usr/bin/python3", "-c", code) == "refused\n"
 
 
 def test_a_fork_bomb_stays_inside(pilot: Pilot, guests: Path) -> None:
     begin = time.monotonic()
     result = pilot.run("--pids", "100", "--timeout", "3", "-v", f"{guests}:/guests:ro", "--", "/guests/bomb")
     assert result.returncode == 124, result
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     assert pilot.run("/bin/true").returncode == 0
 
 
@@ -241,7 +241,7 @@ def test_processor_time_is_limited(pilot: Pilot) -> None:
     assert used < 1.2
 
 
-@pytest.fixture(params=[False, pytest.param(True, marks=[pytest.mark.soak, pytest.mark.timeout(180)])], ids=["short", "soak"])
+@pytest.fixture(params=[False, pytest.param(True, marks=[pytest.mark.soak, pytest.mark.timeout(540)])], ids=["short", "soak"])
 def duration(request: pytest.FixtureRequest) -> int:
     """Seconds: a few, or with `make soak` a minute."""
     return 60 if request.param else 4

@@ -84,7 +84,7 @@ def test_nonsense_raises(state: Path, answer: Answer) -> None:
             sandbox.files.list("/", request_timeout=5)
         with pytest.raises(SandboxException):
             sandbox.commands.run("true")
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 90
         sandbox._session._end(SandboxException("the test is over"))
     finally:
         broken.close()

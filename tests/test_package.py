@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness import REPOSITORY
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def have_cargo() -> bool:

@@ -112,7 +112,7 @@ def test_waiting_costs_no_processor_time(state: Path) -> None:
 
     with Pool(2) as pool:
         pool.wait()
-        eventually(settled, patience=30)
+        eventually(settled, patience=90)
 
 
 def test_a_pool_dies_with_its_owner(state: Path) -> None:

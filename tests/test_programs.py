@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import Pilot
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(360)
 
 
 def test_bash_pipes_and_substitutions(pilot: Pilot) -> None:

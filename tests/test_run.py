@@ -136,10 +136,10 @@ def test_homes_and_secrets_are_not_shown(pilot: Pilot) -> None:
 
 def test_timeout(pilot: Pilot) -> None:
     begin = time.monotonic()
-    result = pilot.run("--timeout", "0.5", "sleep", "60")
+    result = pilot.run("--timeout", "0.5", "sleep", "600")
     assert result.returncode == 124
     assert b"error: The program ran longer than 0.5 s" in result.stderr
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
 
 
 def test_a_timeout_that_is_not_reached(pilot: Pilot) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness import Pilot
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(540)
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

@@ -112,8 +112,8 @@ def test_standard_input(sandbox: Sandbox) -> None:
 def test_a_command_has_a_timeout(sandbox: Sandbox) -> None:
     begin = time.monotonic()
     with pytest.raises(TimeoutException):
-        sandbox.commands.run("sleep 60", timeout=0.5)
-    assert time.monotonic() - begin < 30
+        sandbox.commands.run("sleep 600", timeout=0.5)
+    assert time.monotonic() - begin < 90
     eventually(lambda: "sleep" not in str(sandbox.commands.list()))
 
 
@@ -157,7 +157,7 @@ def test_threads_share_a_sandbox(sandbox: Sandbox) -> None:
 def test_a_daemon_outlives_its_command(sandbox: Sandbox) -> None:
     begin = time.monotonic()
     sandbox.commands.run("(sleep 1; echo late > /tmp/late; sleep 100) &")
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 90
     eventually(lambda: sandbox.files.exists("/tmp/late"))
 
 
@@ -322,7 +322,7 @@ def test_a_sandbox_has_a_timeout() -> None:
     begin = time.monotonic()
     with pytest.raises(TimeoutException):
         sandbox.commands.run("sleep 60")
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 90
     assert not sandbox.is_running()
 
 
@@ -347,7 +347,7 @@ def test_a_sandbox_that_dies_raises_at_once(sandbox: Sandbox, pilot: Pilot, when
                 pass
         else:
             sandbox.commands.run("sleep 60")
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 90
 
 
 def test_limits_are_checked() -> None:

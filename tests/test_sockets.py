@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import Pilot
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(360)
 
 
 @pytest.mark.parametrize("options", [(), ("--network", "host")])

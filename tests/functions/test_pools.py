@@ -338,7 +338,7 @@ def test_turns_are_shared_by_project() -> None:
         await asyncio.gather(*greedy, modest, return_exceptions=True)
         assert order.index("modest") <= 3
         assert len(order) == 50
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 90
         async with turns.turn("again"):
             pass
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import Pilot
 
-pytestmark = [pytest.mark.programs, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.programs, pytest.mark.timeout(2700)]
 
 # Debian's own regression suite of its own Python.
 SUITE = Path("/usr/lib/python3.11/test")

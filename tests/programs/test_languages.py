@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness import Pilot
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 GO_PROGRAM = r"""
 package main

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from harness import Pilot
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2700)
 
 PYTHON = "/usr/bin/python3"
 MODULES = ["asyncio", "multiprocessing_fork", "pty", "selectors", "signal", "socket", "ssl", "subprocess", "threading"]

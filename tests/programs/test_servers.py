@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import Pilot
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 # Waits until a command succeeds, but not for ever.
 UNTIL = 'until_() { for i in $(seq 200); do "$@" > /dev/null 2>&1 && return; sleep 0.1; done; echo "never: $*"; exit 1; }\n'

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 PILOT = Path(sys.executable).parent / "pilot"
-START_PATIENCE = 20.0
+START_PATIENCE = 120.0
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Service:
         """Ends it; sandboxes go on."""
         assert self.process is not None
         self.process.send_signal(number)
-        status = self.process.wait(timeout=30)
+        status = self.process.wait(timeout=120)
         if self.process.stdout:
             self.process.stdout.close()
         return status
@@ -79,7 +79,7 @@ class Service:
         known = {"X-API-Key": self.key if key is None else key, **(headers or {})}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=known)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=120) as response:
                 status, text = response.status, response.read()
         except urllib.error.HTTPError as error:
             status, text = error.code, error.read()

@@ -205,7 +205,7 @@ def test_figures_description_and_page(service: Service) -> None:
         assert {"time", "level", "message"} <= json.loads(line).keys()
 
 
-@pytest.mark.timeout(240)  # it asks some hundred times, whatever the machine does besides
+@pytest.mark.timeout(720)  # it asks some hundred times, whatever the machine does besides
 def test_the_description_holds_under_generated_requests(service: Service) -> None:
     schema = schemathesis.openapi.from_url(service.url + "/openapi.json")
     checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
@@ -292,7 +292,7 @@ def test_clients_that_hang_up_leave_nothing(service: Service, monkeypatch: pytes
         )
         time.sleep(0.1)
         uploading.close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while sandbox.commands.list() or len(os.listdir(descriptors)) > before:
             assert time.monotonic() < deadline, (sandbox.commands.list(), before, os.listdir(descriptors))
             time.sleep(0.05)

@@ -109,7 +109,7 @@ def test_without_a_service_it_runs_in_the_program(program: Path) -> None:
     assert run(program, {}) == "in it\n" + EXPECTED.format(colour=None)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(450)
 def test_in_the_service(service: Service, program: Path) -> None:
     environment = {"CLOUDPILOT_URL": service.url, "CLOUDPILOT_API_KEY": service.key}
     assert run(program, environment) == EXPECTED.format(colour="blue") + "refused\ndied\n"
@@ -126,7 +126,7 @@ def test_in_the_service(service: Service, program: Path) -> None:
         service.request("DELETE", f"/v1/functions/{name}")
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(450)
 def test_in_sandboxes_of_this_host(program: Path, tmp_path: Path) -> None:
     program.write_text(PROGRAM.replace('App("prog", ', 'App("prog", where="sandbox", '))
     told = run(program, {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR", "")} if "XDG_RUNTIME_DIR" in os.environ else {})

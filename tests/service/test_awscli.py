@@ -47,13 +47,13 @@ class Cli:
         return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_functions_life(service: Service, tmp_path: Path) -> None:
     if AWS is None:
         pytest.skip("Debian's package `awscli` is not installed")
     aws = Cli(service, tmp_path)
     (tmp_path / "one.zip").write_bytes(zipped({"app.py": HANDLER}))
-    given = ("--runtime", "python3.11", "--handler", "app.handler", "--role", "arn:aws:iam::000000000000:role/any", "--timeout", "20")
+    given = ("--runtime", "python3.11", "--handler", "app.handler", "--role", "arn:aws:iam::000000000000:role/any", "--timeout", "200")
     made = aws("create-function", "--function-name", "cli", *given, "--zip-file", "fileb://one.zip", "--tags", "team=blue")
     assert made["State"] == "Active"
     aws("wait", "function-active-v2", "--function-name", "cli")

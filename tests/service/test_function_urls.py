@@ -40,7 +40,7 @@ def client(service: Service) -> Any:
 
 def asked(service: Service, address: str, method: str = "GET", path: str = "/", body: bytes | None = None, **headers: str) -> Any:
     """A request to an address whose name leads nowhere: it is sent to the service."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=40)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=120)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", urllib.parse.urlsplit(address).netloc)
     for name, value in headers.items():

@@ -159,7 +159,7 @@ def test_what_is_set_for_an_alias_goes_first(service: Service, client: Any, name
     settings = {"MaximumRetryAttempts": 0, "DestinationConfig": {"OnFailure": {"Destination": told}}}
     client.put_function_event_invoke_config(FunctionName=name, Qualifier="live", **settings)
     assert client.invoke(FunctionName=name, Qualifier="live", InvocationType="Event", Payload=b'"by alias"')["StatusCode"] == 202
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     text = ""
     while "RetriesExhausted" not in text:
         assert time.monotonic() < deadline, text
@@ -232,7 +232,7 @@ def test_concurrency_settings(client: Any, name: str) -> None:
     refused("InvalidParameterValueException", provision, FunctionName=name, Qualifier="1", ProvisionedConcurrentExecutions=6)
     made = provision(FunctionName=name, Qualifier="1", ProvisionedConcurrentExecutions=1)
     assert made["RequestedProvisionedConcurrentExecutions"] == 1
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while client.get_provisioned_concurrency_config(FunctionName=name, Qualifier="1")["Status"] != "READY":
         assert time.monotonic() < deadline
         time.sleep(0.1)

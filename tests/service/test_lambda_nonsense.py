@@ -47,7 +47,7 @@ class Sender:
         self._signer = botocore.auth.SigV4Auth(
             botocore.credentials.Credentials(pair["access_key_id"], pair["secret_access_key"]), "lambda", "x"
         )
-        self._connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        self._connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=120)
 
     def __call__(self, method: str, path: str, body: bytes) -> tuple[int, str | None, bytes]:
         request = botocore.awsrequest.AWSRequest(method, self._service.url + path, data=body)
@@ -57,7 +57,7 @@ class Sender:
         return answer.status, answer.headers["X-Amzn-ErrorType"], answer.read()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_bodies_and_names_that_are_none(service: Service) -> None:
     client = connected(service)
     create(client, "there", zipped({"app.py": "def handler(event, context):\n    return event\n"}))
@@ -91,7 +91,7 @@ def test_bodies_and_names_that_are_none(service: Service) -> None:
 
 
 def raw(service: Service, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=120) as connection:
         connection.sendall(data)
         answer = b""
         while piece := connection.recv(65536):

@@ -15,14 +15,15 @@ from running_service import Service, set_e2b
 from websockets.sync.client import connect
 
 SERVER = """
-import http.server, time
+import http.server, os, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         if self.path == "/slow":
             self.send_response(200); self.send_header("Transfer-Encoding", "chunked"); self.end_headers()
             for number in range(3):
-                self.wfile.write(b"2\\r\\n%d\\n\\r\\n" % number); self.wfile.flush(); time.sleep(0.2)
+                self.wfile.write(b"2\\r\\n%d\\n\\r\\n" % number); self.wfile.flush()
+                while not os.path.exists("/tmp/go on"): time.sleep(0.01)
             self.wfile.write(b"0\\r\\n\\r\\n")
             return
         if self.path == "/rude":
@@ -83,14 +84,14 @@ def sandbox(service: Service) -> Iterator[Sandbox]:
 
 
 def _wait(service: Service, sandbox: Sandbox, port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while b"not open" in _get(service, sandbox.get_host(port), "/").read():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def _get(service: Service, host: str, path: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=120)
     connection.request("GET", path, headers={"Host": host})
     return connection.getresponse()
 
@@ -120,10 +121,10 @@ def test_keys_stay_outside(service: Service, sandbox: Sandbox) -> None:
 
 
 def test_answers_stream(service: Service, sandbox: Sandbox) -> None:
-    started = time.monotonic()
     response = _get(service, sandbox.get_host(8080), "/slow")
     assert response.read(2) == b"0\n"
-    assert time.monotonic() - started < 0.35
+    # Only now may the server say more.
+    sandbox.files.write("/tmp/go on", "")
     assert response.read() == b"1\n2\n"
 
 
@@ -143,7 +144,7 @@ def test_refusals(service: Service, sandbox: Sandbox) -> None:
 
 
 def test_one_connection_leads_to_many_places(service: Service, sandbox: Sandbox) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=120)
     for path, host, start in (
         ("/1", sandbox.get_host(8080), b"/1 "),
         ("/metrics", "localhost", b"# HELP"),

@@ -18,7 +18,7 @@ def waiting(service: Service) -> int:
 def prepare(service: Service, count: int) -> None:
     status, answer = service.request("POST", "/v1/templates", {"name": "base", "prepared": count, "memory_mb": 256})
     assert (status, answer["prepared"]) == (201, count)
-    eventually(lambda: waiting(service) == count, patience=30)
+    eventually(lambda: waiting(service) == count, patience=90)
 
 
 def test_what_waits_is_handed_out_and_replaced(own_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,12 +32,12 @@ def test_what_waits_is_handed_out_and_replaced(own_service: Service, monkeypatch
     assert sandbox.sandbox_id in ready
     assert sandbox.commands.run("echo $A; hostname; cat /sys/fs/cgroup/memory.max").stdout == f"b\n{sandbox.sandbox_id}\n{256 << 20}\n"
     assert sandbox.get_info().metadata == {"m": "1"}
-    eventually(lambda: waiting(own_service) == 2, patience=30)
+    eventually(lambda: waiting(own_service) == 2, patience=90)
     assert len(own_service.sandboxes_left()) == 3
     short = Sandbox.create(timeout=1)
     eventually(lambda: not short.is_running())
     assert own_service.request("DELETE", "/v1/templates/base")[0] == 204
-    eventually(lambda: own_service.sandboxes_left() == [sandbox.sandbox_id], patience=30)
+    eventually(lambda: own_service.sandboxes_left() == [sandbox.sandbox_id], patience=90)
     assert sandbox.commands.run("echo lives").stdout == "lives\n"
     sandbox.kill()
 
@@ -47,12 +47,12 @@ def test_what_waits_ends_with_the_service_and_what_is_used_does_not(own_service:
     prepare(own_service, 2)
     sandbox = Sandbox.create(timeout=60)
     sandbox.files.write("/tmp/kept", "yes")
-    eventually(lambda: waiting(own_service) == 2, patience=30)
+    eventually(lambda: waiting(own_service) == 2, patience=90)
     own_service.stop(signal.SIGKILL)
     eventually(lambda: own_service.sandboxes_left() == [sandbox.sandbox_id])
     own_service.start()
     assert sandbox.files.read("/tmp/kept") == "yes"
-    eventually(lambda: waiting(own_service) == 2, patience=30)
+    eventually(lambda: waiting(own_service) == 2, patience=90)
     sandbox.kill()
     assert own_service.stop(signal.SIGTERM) == 0
     eventually(lambda: own_service.sandboxes_left() == [])

@@ -20,7 +20,7 @@ from running_service import PILOT, Service, set_e2b
 
 
 def _eventually(condition) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)

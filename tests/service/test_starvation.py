@@ -10,9 +10,9 @@ import pytest
 from e2b import CommandExitException, Sandbox
 from running_service import Service
 
-pytestmark = [pytest.mark.timeout(150), pytest.mark.usefixtures("e2b_environment")]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.usefixtures("e2b_environment")]
 
-PROMPT = 45.0
+PROMPT = 150.0
 """Seconds after which an answer is taken for none. It is milliseconds on a machine with nothing else to do."""
 SPINNERS = "for i in $(seq 16); do (while :; do :; done) & done; echo all; wait"
 SYSTEM_CALLS = (
@@ -57,7 +57,7 @@ def answers(sandbox: Sandbox) -> None:
         lambda: sandbox.commands.run("echo hi", timeout=PROMPT, request_timeout=PROMPT).stdout == "hi\n",
         lambda: sandbox.files.read("/etc/hostname", request_timeout=PROMPT),
         lambda: sandbox.files.list("/etc", request_timeout=PROMPT),
-        lambda: sandbox.commands.list(request_timeout=PROMPT),
+        lambda: sandbox.commands.list(request_timeout=PROMPT) is not None,
         lambda: sandbox.get_metrics(request_timeout=PROMPT),
         lambda: sandbox.commands.run("echo again", timeout=PROMPT, request_timeout=PROMPT).stdout == "again\n",
     ]
@@ -88,7 +88,7 @@ def narrow(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_starter_is_answered(narrow: str, template: str, work: str, program: list[str]) -> None:
-    with Sandbox.create(template, timeout=120) as sandbox:
+    with Sandbox.create(template, timeout=1500) as sandbox:
         ended = False
         command = sandbox.commands.run(shlex.join(program), background=True, timeout=0)
         try:

@@ -54,7 +54,7 @@ def _fill(directory: Path) -> Path:
 
 
 def _eventually(condition) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)

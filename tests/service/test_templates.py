@@ -14,7 +14,7 @@ import small_image
 from e2b import BuildException, Sandbox, Template, wait_for_file, wait_for_timeout
 from running_service import Service
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(360)
 TASK_PATIENCE = 60.0
 
 
@@ -222,7 +222,7 @@ def test_a_task_is_stopped(service: Service, base: None) -> None:
     task = service.request("POST", "/v1/builds", {"name": "slow", "steps": [{"kind": "RUN", "args": ["sleep 100"]}]})[1]
     assert service.request("DELETE", f"/v1/tasks/{task['id']}")[0] == 204
     assert service.request("GET", f"/v1/tasks/{task['id']}")[1]["state"] == "cancelled"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while service.sandboxes_left():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -241,7 +241,7 @@ def test_a_restart_marks_what_it_cut_off(own_service: Service, tmp_path: Path) -
     own_service.start()
     after = own_service.request("GET", f"/v1/tasks/{task['id']}")[1]
     assert (after["state"], after["error"]["code"]) == ("failed", "interrupted")
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while own_service.sandboxes_left():
         assert time.monotonic() < deadline, "the build's sandbox outlived its build"
         time.sleep(0.1)
