@@ -31,6 +31,8 @@ FAMILIES = [
     "paths",
     "namespaces",
     "numbers",
+    "sightings",
+    "bounds",
     "mappings",
     "descriptors",
     "leases",

@@ -194,6 +194,28 @@ print(width, height, len(last))
 """
 
 
+def test_chromium_in_its_own_sandbox(pilot: Pilot) -> None:
+    """As an ordinary user, with a renderer that its own filters and PID namespaces hold."""
+    script = """
+        cd /tmp; mkdir own; cd own; export HOME=$PWD; cat > page.html
+        chromium --headless --disable-gpu --dump-dom file://$PWD/page.html 2> log | grep -o 'sum 42'
+        chromium --headless --disable-gpu --remote-debugging-port=0 --user-data-dir=$PWD/second about:blank 2> log &
+        for attempt in $(seq 300); do
+            for process in $(pgrep -f type=renderer); do
+                grep -q '^Seccomp:.2' /proc/$process/status || continue
+                grep -E '^(NSpid|CapEff):' /proc/$process/status; kill $!; wait; exit
+            done
+            sleep 0.1
+        done
+    """
+    result = pilot.run("--user", "1000:1000", "--memory", "3g", "--", "sh", "-c", script, stdin=PAGE.encode(), timeout=300)
+    lines = [line.split() for line in result.stdout.decode().splitlines()]
+    assert lines[0] == ["sum", "42"], result.stderr.decode()[-2000:]
+    assert lines[1][0] == "NSpid:"
+    assert len(lines[1]) > 2
+    assert lines[2:] == [["CapEff:", "0000000000000000"]]
+
+
 def test_chromium(pilot: Pilot) -> None:
     """A local page's script runs, and a picture of the page has its size and colour."""
     script = """

@@ -16,11 +16,11 @@ pub fn make(task: &Task, kind: &[u8], options: &[u8]) -> Result<Arc<dyn Inode>, 
     match kind {
         b"tmpfs" | b"ramfs" => memory(kernel, options, &task.credentials()),
         b"proc" => {
-            let numbers = Arc::clone(&task.namespaces().pid_for_children);
+            let numbers = &task.process.numbers;
             if !task.credentials().has_in(&numbers.owner, raw::CAP_SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
-            Ok(super::proc::root_of(kernel, &numbers))
+            Ok(super::proc::root_of(kernel, numbers))
         }
         b"sysfs" => Ok(super::sys::root(kernel)),
         b"cgroup2" => Ok(super::sys::cgroup::root(kernel)),

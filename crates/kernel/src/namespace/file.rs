@@ -249,6 +249,19 @@ const NS_GET_USERNS: u32 = 0xb701;
 const NS_GET_PARENT: u32 = 0xb702;
 const NS_GET_NSTYPE: u32 = 0xb703;
 const NS_GET_OWNER_UID: u32 = 0xb704;
+const NS_GET_PID_FROM_PIDNS: u32 = 0x8004_b706;
+const NS_GET_TGID_FROM_PIDNS: u32 = 0x8004_b707;
+const NS_GET_PID_IN_PIDNS: u32 = 0x8004_b708;
+const NS_GET_TGID_IN_PIDNS: u32 = 0x8004_b709;
+
+/// What a task is called in the caller's namespace, by its number in `space`, or the other way round (`leaves`); or what its process is called.
+fn translate(task: &Task, space: &PidNamespace, number: i32, leaves: bool, of_process: bool) -> Result<usize, Errno> {
+    let found = task.kernel.tasks.find(if leaves { space.number(number) } else { task.number(number) }).ok_or(Errno::ESRCH)?;
+    let number = if of_process { found.process.pid } else { found.tid() };
+    let target = if leaves { &*task.process.numbers } else { space };
+    let shown = if found.process.numbers.is_within(target) { target.show(number) } else { 0 };
+    if shown == 0 { Err(Errno::ESRCH) } else { Ok(shown as usize) }
+}
 
 impl FileOps for NamespaceFile {
     fn as_any(&self) -> &dyn Any {
@@ -281,6 +294,12 @@ impl FileOps for NamespaceFile {
                 Held::User(user) => task.write(argument, &task.credentials().user.show_user(user.owner)).map(|()| 0),
                 _ => Err(Errno::EINVAL),
             },
+            NS_GET_PID_FROM_PIDNS | NS_GET_TGID_FROM_PIDNS | NS_GET_PID_IN_PIDNS | NS_GET_TGID_IN_PIDNS => {
+                let Held::Pid(space) = &self.0 else { return Err(Errno::EINVAL) };
+                let leaves = matches!(request, NS_GET_PID_FROM_PIDNS | NS_GET_TGID_FROM_PIDNS);
+                let of_process = matches!(request, NS_GET_TGID_FROM_PIDNS | NS_GET_TGID_IN_PIDNS);
+                translate(task, space, argument as i32, leaves, of_process)
+            }
             _ => Err(Errno::ENOTTY),
         }
     }

@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 
 use super::user::{self, UserNamespace};
 use crate::Kernel;
+use crate::config::ExitStatus;
 use crate::signal;
-use crate::task::table::{PID_MAX, PID_RESERVED};
+use crate::task::table::Cursor;
 use crate::task::{Credentials, Process, Task, exit};
 use crate::wait::{PollEvents, WaitQueue};
 
@@ -49,12 +50,13 @@ struct State {
     outside: BTreeMap<i32, i32>,
     /// The dead in `inside`, the oldest first.
     dead: VecDeque<i32>,
-    /// The last number that was given out.
-    last: i32,
+    cursor: Cursor,
     /// Its first process, by its number in the first namespace.
     init: Option<i32>,
     /// Its first process ends or has ended.
     has_ended: bool,
+    /// The signal that its first process is to have ended by, after `reboot(2)`.
+    boot_signal: Option<u8>,
     /// Processes, those of namespaces below included.
     processes: usize,
 }
@@ -77,15 +79,7 @@ impl State {
         let number = match wanted {
             Some(number) if self.outside.contains_key(&number) => return Err(Errno::EEXIST),
             Some(number) => number,
-            None => {
-                loop {
-                    self.last = if self.last + 1 >= PID_MAX { PID_RESERVED } else { self.last + 1 };
-                    if !self.outside.contains_key(&self.last) {
-                        break;
-                    }
-                }
-                self.last
-            }
+            None => self.cursor.advance(|number| self.outside.contains_key(&number))?,
         };
         if number == 1 {
             self.init = Some(kernel);
@@ -176,24 +170,19 @@ impl PidNamespace {
         self.state.lock().init
     }
 
-    /// The last number that was given out; none in the first namespace, whose numbers the kernel counts.
-    pub fn last(&self) -> Option<i32> {
-        (!self.is_first()).then(|| self.state.lock().last)
-    }
-
-    /// Sets the number after which the next one is looked for.
-    pub fn set_last(&self, number: i32) {
-        self.state.lock().last = number;
+    /// Looks at which number comes next, or changes it.
+    pub fn with_cursor<T>(&self, kernel: &Kernel, look: impl FnOnce(&mut Cursor) -> T) -> T {
+        if self.is_first() { kernel.tasks.with_cursor(look) } else { look(&mut self.state.lock().cursor) }
     }
 
     /// Whether a maker with these credentials may choose these numbers for a new process here and above, `set_tid` of `clone3(2)`.
-    pub fn check_wanted(&self, maker: &Credentials, wanted: &[i32]) -> Result<(), Errno> {
+    pub fn check_wanted(&self, kernel: &Kernel, maker: &Credentials, wanted: &[i32]) -> Result<(), Errno> {
         if wanted.len() > self.level + 1 {
             return Err(Errno::EINVAL);
         }
         for (space, number) in self.lineage().zip(wanted) {
             let lacks_init = !space.is_first() && space.init().is_none();
-            if !(1..PID_MAX).contains(number) || *number != 1 && lacks_init {
+            if !(1..space.with_cursor(kernel, |cursor| cursor.end)).contains(number) || *number != 1 && lacks_init {
                 return Err(Errno::EINVAL);
             }
             if !maker.has_in(&space.owner, raw::CAP_SYS_ADMIN) && !maker.has_in(&space.owner, raw::CAP_CHECKPOINT_RESTORE) {
@@ -207,12 +196,12 @@ impl PidNamespace {
     ///
     /// # Errors
     ///
-    /// `EEXIST` for a number that is in use, `ENOMEM` once the first process has ended.
+    /// `EEXIST` for a number that is in use, `ENOMEM` once the first process has ended, `EAGAIN` without a number that is free.
     pub fn allocate(&self, kernel: &Kernel, wanted: &[i32]) -> Result<i32, Errno> {
         let own = match wanted.get(self.level) {
             Some(number) if kernel.tasks.is_taken(*number) => return Err(Errno::EEXIST),
             Some(number) => *number,
-            None => kernel.tasks.allocate(),
+            None => kernel.tasks.allocate()?,
         };
         for (index, space) in self.nested().enumerate() {
             let entered = space.state.lock().enter(own, wanted.get(index).copied());
@@ -295,6 +284,15 @@ impl Task {
     }
 }
 
+/// `reboot(2)` inside a namespace: its first process ends as if by this signal, by which whoever waits for it knows what was asked for.
+pub fn reboot(task: &Task, signal: u8) {
+    let space = &task.process.numbers;
+    space.state.lock().boot_signal = Some(signal);
+    if let Some(first) = space.init().and_then(|first| task.kernel.tasks.process(first)) {
+        signal::send_to_process(&first, &signal::info_from_kernel(raw::SIGKILL as i32));
+    }
+}
+
 /// The end of a process whose last thread is gone: if it is the first of a namespace, all others in there are killed, and waited for.
 pub fn end(task: &Arc<Task>) {
     let process = &task.process;
@@ -302,7 +300,14 @@ pub fn end(task: &Arc<Task>) {
     if !process.is_first_inside() {
         return;
     }
-    space.state.lock().has_ended = true;
+    let boot_signal = {
+        let mut state = space.state.lock();
+        state.has_ended = true;
+        state.boot_signal
+    };
+    if let Some(signal) = boot_signal {
+        process.family.lock().exiting = Some(ExitStatus::Signaled(signal));
+    }
     for other in task.kernel.tasks.processes() {
         if !Arc::ptr_eq(&other, process) && other.numbers.is_within(space) {
             signal::send_to_process(&other, &signal::info_from_kernel(raw::SIGKILL as i32));

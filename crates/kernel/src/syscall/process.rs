@@ -43,6 +43,12 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_pidfd_send_signal, pidfd_send_signal, &[Fd, Signal, Ptr, Flags]),
     Call::partial(raw::__NR_unshare, unshare, &[Flags], "no namespaces of time: EINVAL"),
     Call::partial(raw::__NR_setns, setns, &[Fd, Flags], "no namespaces of time"),
+    Call::partial(
+        raw::__NR_reboot,
+        reboot,
+        &[Int, Int, Int, Ptr],
+        "ends a PID namespace; the machine is not the sandbox's to steer: EPERM",
+    ),
     Call::full(raw::__NR_process_vm_readv, |task, args| process_vm(task, args, false), &[Int, Ptr, Size, Ptr, Size, Flags]),
     Call::full(raw::__NR_process_vm_writev, |task, args| process_vm(task, args, true), &[Int, Ptr, Size, Ptr, Size, Flags]),
 ];
@@ -385,6 +391,26 @@ fn unshare(task: &Arc<Task>, args: &Args) -> SysResult {
         let files = task.files().duplicate();
         *task.files.lock() = files;
     }
+    Ok(0)
+}
+
+/// `reboot(2)`: inside a PID namespace, that ends.
+fn reboot(task: &Arc<Task>, args: &Args) -> SysResult {
+    let numbers = &task.process.numbers;
+    if numbers.is_first() || !task.credentials().has_in(&numbers.owner, raw::CAP_SYS_BOOT) {
+        return Err(Errno::EPERM);
+    }
+    let second = [raw::LINUX_REBOOT_MAGIC2, raw::LINUX_REBOOT_MAGIC2A, raw::LINUX_REBOOT_MAGIC2B, raw::LINUX_REBOOT_MAGIC2C];
+    if args.uint(0) != raw::LINUX_REBOOT_MAGIC1 || !second.contains(&args.uint(1)) {
+        return Err(Errno::EINVAL);
+    }
+    let signal = match args.uint(2) {
+        raw::LINUX_REBOOT_CMD_RESTART | raw::LINUX_REBOOT_CMD_RESTART2 => raw::SIGHUP,
+        raw::LINUX_REBOOT_CMD_HALT | raw::LINUX_REBOOT_CMD_POWER_OFF => raw::SIGINT,
+        _ => return Err(Errno::EINVAL),
+    };
+    namespace::pid::reboot(task, signal as u8);
+    exit::begin_thread_exit(task, 0);
     Ok(0)
 }
 

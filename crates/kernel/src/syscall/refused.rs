@@ -27,7 +27,6 @@ pub const CALLS: &[Call] = &[
     refuse(raw::__NR_iopl, PORTS),
     refuse(raw::__NR_kexec_file_load, MACHINE),
     refuse(raw::__NR_kexec_load, MACHINE),
-    refuse(raw::__NR_reboot, MACHINE),
     refuse(raw::__NR_perf_event_open, "no performance counters, as with perf_event_paranoid=3"),
     refuse(raw::__NR_swapoff, SWAP),
     refuse(raw::__NR_swapon, SWAP),

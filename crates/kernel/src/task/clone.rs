@@ -119,7 +119,7 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
         kinds => Some(namespace::make(task, kinds)?),
     };
     let numbers = fresh.as_ref().map_or(present, |fresh| Arc::clone(&fresh.namespaces.pid_for_children));
-    numbers.check_wanted(&task.credentials(), &arguments.wanted)?;
+    numbers.check_wanted(kernel, &task.credentials(), &arguments.wanted)?;
     let tid = numbers.allocate(kernel, &arguments.wanted)?;
     let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM)).inspect_err(|_| numbers.forget(tid))?;
     if arguments.has(raw::CLONE_SETTLS) && guest.set_fs_base(arguments.tls).is_err() {

@@ -21,7 +21,7 @@ const NAME: &[u8] = b"init";
 pub fn create(kernel: &Arc<Kernel>, root: Path) -> Result<Arc<Task>, Errno> {
     let process = Arc::new(Process::new(INIT, crate::namespace::pid::first(), ResourceLimits::new(&kernel.limits)));
     let state = FsState { root: root.clone(), cwd: root, umask: 0o022 };
-    if kernel.tasks.allocate() != INIT {
+    if kernel.tasks.allocate()? != INIT {
         return Err(Errno::EEXIST);
     }
     let task = Task::new(Parts {

@@ -142,7 +142,7 @@ impl Kernel {
 
         let mut guest = self.platform.spawn().map_err(|_| Errno::EAGAIN)?;
         let limits = ResourceLimits::new(&self.limits);
-        let pid = self.tasks.allocate();
+        let pid = self.tasks.allocate()?;
         let process = Arc::new(Process::new(pid, crate::namespace::pid::first(), limits));
         process.uid.store(credentials.ruid, std::sync::atomic::Ordering::Relaxed);
         if let Some(terminal) = terminal {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use cloudpilot_abi::Errno;
 use parking_lot::Mutex;
 
 use super::session::place;
@@ -20,13 +21,54 @@ pub struct TaskTable {
 struct Tables {
     tasks: BTreeMap<i32, Arc<Task>>,
     processes: BTreeMap<i32, Arc<Process>>,
-    next: i32,
+    cursor: Cursor,
 }
 
 /// Where numbers start again after the largest, as on Linux.
-pub const PID_RESERVED: i32 = 300;
-/// Largest number plus one, `/proc/sys/kernel/pid_max`.
+const PID_RESERVED: i32 = 300;
+/// Numbers for each processor that the largest cannot be set below.
+const LEAST_FOR_PROCESSOR: u32 = 8;
+/// Largest number plus one, and the largest that it can be set to.
 pub const PID_MAX: i32 = 4_194_304;
+
+/// Which number comes next.
+pub struct Cursor {
+    /// The last that was given out, `/proc/sys/kernel/ns_last_pid`.
+    pub last: i32,
+    /// Largest number plus one, `/proc/sys/kernel/pid_max`.
+    pub end: i32,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self { last: 0, end: PID_MAX }
+    }
+}
+
+impl Cursor {
+    /// The next number that is free; `EAGAIN` if all are taken.
+    pub fn advance(&mut self, is_taken: impl Fn(i32) -> bool) -> Result<i32, Errno> {
+        let mut number = self.last;
+        for _ in 0..self.end {
+            number = if number + 1 >= self.end { PID_RESERVED } else { number + 1 };
+            if !is_taken(number) {
+                self.last = number;
+                return Ok(number);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Sets where numbers end, on a machine with so many processors.
+    pub fn set_end(&mut self, end: i32, processors: u32) -> Result<(), Errno> {
+        let least = (PID_RESERVED + 1).max((LEAST_FOR_PROCESSOR * processors) as i32);
+        if !(least..=PID_MAX).contains(&end) {
+            return Err(Errno::EINVAL);
+        }
+        self.end = end;
+        Ok(())
+    }
+}
 
 impl TaskTable {
     /// A live task.
@@ -65,26 +107,16 @@ impl TaskTable {
         tables.tasks.contains_key(&number) || tables.processes.contains_key(&number)
     }
 
-    /// The last number that was given out.
-    pub fn last(&self) -> i32 {
-        self.tables.lock().next
+    /// Looks at which number comes next, or changes it.
+    pub fn with_cursor<T>(&self, look: impl FnOnce(&mut Cursor) -> T) -> T {
+        look(&mut self.tables.lock().cursor)
     }
 
-    /// Sets the number after which the next one is looked for.
-    pub fn set_last(&self, number: i32) {
-        self.tables.lock().next = number;
-    }
-
-    /// A number that no task, process, group or session uses.
-    pub fn allocate(&self) -> i32 {
-        let mut tables = self.tables.lock();
-        loop {
-            tables.next = if tables.next + 1 >= PID_MAX { PID_RESERVED } else { tables.next + 1 };
-            let number = tables.next;
-            if !tables.tasks.contains_key(&number) && !tables.processes.contains_key(&number) {
-                return number;
-            }
-        }
+    /// A number that no task or process uses; `EAGAIN` if there is none.
+    pub fn allocate(&self) -> Result<i32, Errno> {
+        let tables = &mut *self.tables.lock();
+        let (tasks, processes) = (&tables.tasks, &tables.processes);
+        tables.cursor.advance(|number| tasks.contains_key(&number) || processes.contains_key(&number))
     }
 
     /// Enters a process.

@@ -53,7 +53,7 @@ fn running_tasks(kernel: &Arc<Kernel>) -> usize {
 pub fn loadavg(kernel: &Arc<Kernel>, numbers: &PidNamespace) -> String {
     let [one, five, fifteen] = kernel.load_averages();
     let tasks = kernel.tasks.tasks();
-    let last = numbers.last().unwrap_or_else(|| kernel.tasks.last());
+    let last = numbers.with_cursor(kernel, |cursor| cursor.last);
     format!("{one:.2} {five:.2} {fifteen:.2} {}/{} {last}\n", running_tasks(kernel), tasks.len())
 }
 

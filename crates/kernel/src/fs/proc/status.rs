@@ -22,6 +22,8 @@ fn state(live: &Live) -> (char, &'static str) {
         None if live.process.family.lock().exit.is_some() => ('Z', "zombie"),
         None => ('S', "sleeping"),
         Some(task) if task.ptrace.is_stopped() => ('t', "tracing stop"),
+        // Its first thread has ended before the others.
+        Some(task) if !live.is_thread && task.tid() != live.process.pid => ('Z', "zombie"),
         Some(task) if task.work().contains(Work::STOP) => ('T', "stopped"),
         Some(task) if task.sleeps_deeply() => ('D', "disk sleep"),
         Some(task) if task.parker.is_sleeping() => ('S', "sleeping"),

@@ -40,7 +40,7 @@ fn domainname(kernel: &Arc<Kernel>) -> String {
 }
 
 fn last_number(task: &Task) -> String {
-    task.process.numbers.last().unwrap_or_else(|| task.kernel.tasks.last()).to_string()
+    task.process.numbers.with_cursor(&task.kernel, |cursor| cursor.last).to_string()
 }
 
 fn set_last_number(task: &Task, text: &str) -> Result<(), Errno> {
@@ -52,12 +52,21 @@ fn set_last_number(task: &Task, text: &str) -> Result<(), Errno> {
     if !(0..PID_MAX).contains(&number) {
         return Err(Errno::EINVAL);
     }
-    if numbers.is_first() {
-        task.kernel.tasks.set_last(number);
-    } else {
-        numbers.set_last(number);
-    }
+    numbers.with_cursor(&task.kernel, |cursor| cursor.last = number);
     Ok(())
+}
+
+fn end_of_numbers(task: &Task) -> String {
+    task.process.numbers.with_cursor(&task.kernel, |cursor| cursor.end).to_string()
+}
+
+fn set_end_of_numbers(task: &Task, text: &str) -> Result<(), Errno> {
+    let numbers = &task.process.numbers;
+    if !task.credentials().has_in(&numbers.owner, raw::CAP_SYS_ADMIN) {
+        return Err(Errno::EACCES);
+    }
+    let number = text.trim().parse().map_err(|_| Errno::EINVAL)?;
+    numbers.with_cursor(&task.kernel, |cursor| cursor.set_end(number, task.kernel.cpu_count()))
 }
 
 /// Longest host name that `sethostname(2)` takes.
@@ -135,7 +144,7 @@ const SETTINGS: &[(&str, Value)] = &[
     ("kernel/panic", Stored("0")),
     ("kernel/panic_on_oops", Stored("0")),
     ("kernel/perf_event_paranoid", Constant("3")),
-    ("kernel/pid_max", Made(|_| PID_MAX.to_string())),
+    ("kernel/pid_max", Own(end_of_numbers, set_end_of_numbers)),
     ("kernel/printk", Stored("4\t4\t1\t7")),
     ("kernel/printk_ratelimit", Stored("5")),
     ("kernel/printk_ratelimit_burst", Stored("10")),

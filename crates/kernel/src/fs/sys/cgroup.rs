@@ -3,10 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use cloudpilot_abi::Errno;
+
 use super::{Machine, made, text};
 use crate::Kernel;
 use crate::fs::generated::{Filesystem, Fixed, Listing, Node, Plan};
 use crate::fs::proc::cpu_list;
+use crate::task::Task;
 use crate::task::activity::Flow;
 use crate::vfs::Inode;
 use crate::vfs::inode::FileType;
@@ -24,17 +27,23 @@ pub fn root(kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
     Node::root(Filesystem { device: DEVICE, magic: MAGIC }, plan)
 }
 
-fn processes(kernel: &Arc<Kernel>) -> String {
-    kernel.tasks.processes().iter().map(|process| format!("{}\n", process.pid)).collect()
+fn processes(kernel: &Arc<Kernel>) -> Vec<i32> {
+    kernel.tasks.processes().iter().map(|process| process.pid).collect()
 }
 
-fn threads(kernel: &Arc<Kernel>) -> String {
-    kernel.tasks.tasks().iter().map(|task| format!("{}\n", task.tid())).collect()
+fn threads(kernel: &Arc<Kernel>) -> Vec<i32> {
+    kernel.tasks.tasks().iter().map(|task| task.tid()).collect()
 }
 
 /// Every process is in the one group already: putting it there changes nothing.
-fn members(machine: &Machine, make: fn(&Arc<Kernel>) -> String) -> Plan {
-    made(machine, make).mode(0o644).taking(|_, _| Ok(()))
+fn members(machine: &Machine, find: fn(&Arc<Kernel>) -> Vec<i32>) -> Plan {
+    let machine = Weak::clone(machine);
+    let show = move |reader: Option<&Task>| {
+        let numbers = find(&machine.upgrade().ok_or(Errno::ENOENT)?);
+        let shown = numbers.into_iter().map(|number| reader.map_or(number, |reader| reader.shows(number)));
+        Ok(shown.map(|number| format!("{number}\n")).collect::<String>().into_bytes())
+    };
+    Plan::file_for(show).mode(0o644).taking(|_, _| Ok(()))
 }
 
 fn cpu_stat(kernel: &Arc<Kernel>) -> String {
