@@ -16,6 +16,7 @@ FAMILIES = [
     "futexes",
     "pipes",
     "options",
+    "unix_sockets",
     "timers",
     "memory",
     "credentials",

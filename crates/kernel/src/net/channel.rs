@@ -144,13 +144,14 @@ impl Channel {
         Ok(count)
     }
 
-    /// Reads what is there; `by_sender` stops where the sender changes.
-    pub fn read(&self, destination: &mut Destination<'_>, peek: bool, by_sender: bool) -> Result<Taken, Errno> {
+    /// Reads what is there, or with `peek` looks at what comes after so many bytes; `by_sender` stops where the sender changes.
+    pub fn read(&self, destination: &mut Destination<'_>, peek: Option<usize>, by_sender: bool) -> Result<Taken, Errno> {
         let mut state = self.state.lock();
         if state.urgent.skips_next() && !state.segments.is_empty() {
             state.skip_byte();
         }
-        if state.segments.is_empty() {
+        let nothing = state.segments.is_empty() || peek.is_some_and(|skip| skip > 0 && skip >= state.bytes);
+        if nothing {
             let ended = state.writer_done || state.reader_done || state.end_early;
             drop(state);
             return match self.reader.take_error() {
@@ -165,7 +166,7 @@ impl Channel {
         } else {
             take_bytes(&mut state, destination, peek, by_sender, most)?
         };
-        if !peek && !self.packets {
+        if peek.is_none() && !self.packets {
             state.urgent.advance(taken.count);
         }
         let room = state.starved && state.has_room();
@@ -183,7 +184,7 @@ impl Channel {
     /// Throws up to `length` bytes away (`MSG_TRUNC` on a TCP socket).
     pub fn skip(&self, length: usize) -> Result<usize, Errno> {
         let mut scratch = vec![0; length.min(*CHUNK.end())];
-        self.read(&mut Destination::own(&mut scratch), false, false).map(|taken| taken.count)
+        self.read(&mut Destination::own(&mut scratch), None, false).map(|taken| taken.count)
     }
 
     /// Leaves an error for the reader, after what is there.
@@ -390,13 +391,21 @@ fn put_bytes(state: &mut State, source: &mut Source<'_>, sender: Credentials, ri
     Ok(total)
 }
 
-fn take_packet(state: &mut State, destination: &mut Destination<'_>, peek: bool) -> Result<(Taken, Vec<Segment>), Errno> {
-    let Some(segment) = state.segments.front_mut() else { return Err(Errno::EAGAIN) };
-    let (length, sender) = (segment.bytes.len(), Some(segment.sender));
-    let count = destination.put(&segment.bytes)?;
-    let files = files_of(segment, peek);
+fn take_packet(state: &mut State, destination: &mut Destination<'_>, peek: Option<usize>) -> Result<(Taken, Vec<Segment>), Errno> {
+    let mut skip = peek.unwrap_or(0);
+    let mut packets = state.segments.iter_mut();
+    let segment = loop {
+        let segment = packets.next().ok_or(Errno::EAGAIN)?;
+        if skip == 0 || skip < segment.bytes.len() {
+            break segment;
+        }
+        skip -= segment.bytes.len();
+    };
+    let (length, sender) = (segment.bytes.len() - skip, Some(segment.sender));
+    let count = destination.put(&segment.bytes[skip..])?;
+    let files = files_of(segment, peek.is_some());
     let mut done = Vec::new();
-    if !peek {
+    if peek.is_none() {
         budget::release(length);
         state.bytes -= length;
         done.extend(state.segments.pop_front());
@@ -416,20 +425,29 @@ fn files_of(segment: &mut Segment, peek: bool) -> Vec<Arc<File>> {
 fn take_bytes(
     state: &mut State,
     destination: &mut Destination<'_>,
-    peek: bool,
+    peek: Option<usize>,
     by_sender: bool,
     most: usize,
 ) -> Result<(Taken, Vec<Segment>), Errno> {
     let mut taken = Taken::default();
     let mut done = Vec::new();
     let mut index = 0;
+    let mut skip = peek.unwrap_or(0);
     while destination.remaining() > 0 && taken.count < most {
         let Some(segment) = state.segments.get_mut(index) else { break };
+        let length = segment.bytes.len() - segment.start;
+        if skip >= length {
+            skip -= length;
+            index += 1;
+            continue;
+        }
         if by_sender && taken.sender.is_some_and(|sender| sender != segment.sender) {
             break;
         }
-        let end = segment.bytes.len().min(segment.start.saturating_add(most - taken.count));
-        let count = match destination.put(&segment.bytes[segment.start..end]) {
+        let start = segment.start + skip;
+        skip = 0;
+        let end = segment.bytes.len().min(start.saturating_add(most - taken.count));
+        let count = match destination.put(&segment.bytes[start..end]) {
             Ok(count) => count,
             Err(_) if taken.count > 0 => break,
             Err(errno) => return Err(errno),
@@ -437,8 +455,8 @@ fn take_bytes(
         taken.sender = Some(segment.sender);
         taken.count += count;
         let had_files = segment.rights.is_some();
-        taken.files = files_of(segment, peek);
-        if peek {
+        taken.files = files_of(segment, peek.is_some());
+        if peek.is_some() {
             index += 1;
         } else {
             segment.start += count;

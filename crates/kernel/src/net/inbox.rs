@@ -109,19 +109,27 @@ impl<A: Clone> Inbox<A> {
         Ok(length)
     }
 
-    /// Takes the first datagram, or shows it.
-    pub fn take(&self, destination: &mut Destination<'_>, peek: bool) -> Result<Received<A>, Errno> {
+    /// Takes the first datagram, or with `peek` shows what comes after so many bytes, as far as its datagram goes.
+    pub fn take(&self, destination: &mut Destination<'_>, peek: Option<usize>) -> Result<Received<A>, Errno> {
         let mut state = self.state.lock();
-        let datagram = state.queue.front_mut().ok_or(Errno::EAGAIN)?;
-        let count = destination.put(&datagram.bytes)?;
-        let length = datagram.bytes.len();
+        let mut skip = peek.unwrap_or(0);
+        let mut datagrams = state.queue.iter_mut();
+        let datagram = loop {
+            let datagram = datagrams.next().ok_or(Errno::EAGAIN)?;
+            if skip == 0 || skip < datagram.bytes.len() {
+                break datagram;
+            }
+            skip -= datagram.bytes.len();
+        };
+        let count = destination.put(&datagram.bytes[skip..])?;
+        let length = datagram.bytes.len() - skip;
         let files = match (peek, &datagram.rights) {
-            (true, Some(rights)) => rights.files().to_vec(),
-            (true, None) => Vec::new(),
-            (false, _) => datagram.rights.take().map_or_else(Vec::new, Rights::take),
+            (Some(_), Some(rights)) => rights.files().to_vec(),
+            (Some(_), None) => Vec::new(),
+            (None, _) => datagram.rights.take().map_or_else(Vec::new, Rights::take),
         };
         let received = Received { count, length, about: datagram.about.clone(), sender: datagram.sender, time: datagram.time, files };
-        if peek {
+        if peek.is_some() {
             return Ok(received);
         }
         state.queue.pop_front();

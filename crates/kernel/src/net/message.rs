@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
+use cloudpilot_abi::{Errno, raw_net};
 
+use super::options::SOL_SOCKET;
 use super::rights::Rights;
 use crate::task::Task;
 use crate::vfs::file::File;
@@ -65,11 +67,34 @@ impl Credentials {
     pub fn shown_to(self, task: &Task) -> Self {
         Self { pid: task.shows(self.pid), ..self }
     }
+}
 
-    /// A task's effective ones, as `SO_PEERCRED` reports them.
-    pub fn effective(task: &Task) -> Self {
-        let credentials = task.credentials();
-        Self { pid: task.process.pid, uid: credentials.euid, gid: credentials.egid }
+/// Who made a connection or waits for some, as `SO_PEERCRED` and `SO_PEERGROUPS` tell.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Process, effective user and group.
+    pub credentials: Credentials,
+    /// Supplementary groups.
+    pub groups: Arc<[u32]>,
+}
+
+impl Identity {
+    /// A task's.
+    pub fn of_task(task: &Task) -> Self {
+        let own = task.credentials();
+        let credentials = Credentials { pid: task.process.pid, uid: own.euid, gid: own.egid };
+        Self { credentials, groups: own.groups.as_slice().into() }
+    }
+
+    /// `getsockopt(2)` of what tells of the peer; none for other options. For groups that do not fit the answer is all of them: the caller
+    /// says how much room they take.
+    pub fn option(&self, level: i32, name: i32) -> Option<Result<Vec<u8>, Errno>> {
+        match (level, name as u32) {
+            (SOL_SOCKET, raw_net::SO_PEERCRED) => Some(Ok(bytemuck::bytes_of(&self.credentials).to_vec())),
+            (SOL_SOCKET, raw_net::SO_PEERGROUPS) => Some(Ok(bytemuck::cast_slice(&self.groups).to_vec())),
+            (SOL_SOCKET, raw_net::SO_PEERPIDFD) => Some(Ok(self.credentials.pid.to_ne_bytes().to_vec())),
+            _ => None,
+        }
     }
 }
 
@@ -120,6 +145,8 @@ pub struct Incoming {
     pub files: Vec<Arc<File>>,
     /// Who sent it, if the receiver wants to know.
     pub credentials: Option<Credentials>,
+    /// The sender's process, if the receiver wants a descriptor of it.
+    pub process: Option<i32>,
     /// Other control data.
     pub controls: Vec<Control>,
     /// `MSG_TRUNC` and `MSG_EOR` of `msg_flags`.

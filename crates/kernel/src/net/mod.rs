@@ -167,6 +167,24 @@ impl Base {
     }
 }
 
+impl Base {
+    /// Where `MSG_PEEK` looks: after so many bytes (`SO_PEEK_OFF`); none takes what is there.
+    pub fn peeks_after(&self, flags: u32) -> Option<usize> {
+        let offset = self.options.lock().number(options::SOL_SOCKET, raw_net::SO_PEEK_OFF as i32).unwrap_or(-1);
+        (flags & message::MSG_PEEK != 0).then_some(usize::try_from(offset).unwrap_or(0))
+    }
+
+    /// Moves that place on by what was looked at, or back by what was taken.
+    pub fn moves_peek(&self, flags: u32, length: usize) {
+        let mut options = self.options.lock();
+        let length = i32::try_from(length).unwrap_or(i32::MAX);
+        if let Some(offset) = options.number(options::SOL_SOCKET, raw_net::SO_PEEK_OFF as i32).filter(|offset| *offset >= 0) {
+            let moved = if flags & message::MSG_PEEK != 0 { offset.saturating_add(length) } else { (offset - length).max(0) };
+            options.set_number(options::SOL_SOCKET, raw_net::SO_PEEK_OFF as i32, moved);
+        }
+    }
+}
+
 /// A connection that was accepted.
 pub struct Accepted {
     /// This end.

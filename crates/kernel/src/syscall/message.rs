@@ -8,6 +8,7 @@ use cloudpilot_abi::{Errno, raw};
 
 use super::socket::{deadline, read_address, write_address};
 use super::{Args, SysResult, blocking};
+use crate::fs::pidfd;
 use crate::io::{Destination, Source};
 use crate::net::message::{
     Control, Credentials, Incoming, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC,
@@ -56,6 +57,7 @@ struct ControlHeader {
 const CONTROL_HEADER: usize = size_of::<ControlHeader>();
 const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
+const SCM_PIDFD: i32 = 4;
 /// Longest control data that may be sent, Linux's `optmem_max`.
 const CONTROL_MAX: u64 = 20_480;
 /// Bytes of a datagram's buffer that its sender may claim to have: no socket takes longer ones.
@@ -99,6 +101,8 @@ fn receive(task: &Task, file: &File, destination: &mut Destination<'_>, flags: u
     let socket = net::of_file(file)?;
     let nonblocking = flags & (MSG_DONTWAIT | MSG_ERRQUEUE) != 0 || file.nonblocking();
     let deadline = deadline(file, false);
+    // Some answer differently to who would not wait.
+    let flags = if nonblocking { flags | MSG_DONTWAIT } else { flags };
     let mut all = blocking::retry(task, &*file.ops, PollEvents::READ, nonblocking, deadline, || socket.receive(destination, flags))?;
     let goes_on = flags & MSG_WAITALL != 0 && flags & MSG_PEEK == 0 && is_stream(&**socket);
     while goes_on && all.count > 0 && destination.remaining() > 0 && all.files.is_empty() {
@@ -212,8 +216,8 @@ fn read_control(task: &Arc<Task>, header: &Header) -> Result<Sent, Errno> {
                 }
             }
             (SOL_SOCKET, SCM_CREDENTIALS) => {
-                let claimed = body.get(..size_of::<Credentials>()).ok_or(Errno::EINVAL)?;
-                sender = check_credentials(task, bytemuck::pod_read_unaligned(claimed))?;
+                let claimed = bytemuck::try_pod_read_unaligned(body).map_err(|_| Errno::EINVAL)?;
+                sender = check_credentials(task, claimed)?;
             }
             (SOL_SOCKET, _) => return Err(Errno::EINVAL),
             (level, kind) => controls.push(Control { level, kind, bytes: body.to_vec() }),
@@ -236,6 +240,9 @@ fn check_credentials(task: &Task, claimed: Credentials) -> Result<Credentials, E
     }
     if task.kernel.tasks.process(number).is_none() {
         return Err(Errno::ESRCH);
+    }
+    if claimed.uid == u32::MAX || claimed.gid == u32::MAX {
+        return Err(Errno::EINVAL);
     }
     Ok(Credentials { pid: number, ..claimed })
 }
@@ -264,6 +271,12 @@ fn receive_one(task: &Arc<Task>, file: &File, at: u64, flags: u32) -> SysResult 
     write_control(task, &mut header, message, flags)?;
     task.write(at, &header)?;
     Ok(result)
+}
+
+/// A descriptor of a process that a socket knows of.
+pub(super) fn open_process(task: &Arc<Task>, pid: i32) -> Result<i32, Errno> {
+    let process = task.kernel.tasks.process(pid).ok_or(Errno::ESRCH)?;
+    task.install(pidfd::open(&process, 0), true)
 }
 
 /// Control data as it is put together for a receiver.
@@ -314,6 +327,16 @@ fn write_control(task: &Arc<Task>, header: &mut Header, message: Incoming, flags
         }
         if !numbers.is_empty() {
             control.put(SOL_SOCKET, SCM_RIGHTS, &numbers);
+        }
+    }
+    if let Some(pid) = message.process {
+        const WHOLE: usize = CONTROL_HEADER + size_of::<i32>();
+        // Half a descriptor is none.
+        if room.saturating_sub(control.bytes.len()) < WHOLE {
+            control.cut = true;
+        } else {
+            let told = open_process(task, pid).unwrap_or_else(|errno| -i32::from(errno.0));
+            control.put(SOL_SOCKET, SCM_PIDFD, &told.to_ne_bytes());
         }
     }
     if control.cut {

@@ -6,8 +6,8 @@ use cloudpilot_abi::{Errno, raw, raw_net};
 
 use super::{Arg, Args, Call, SysResult, blocking, message};
 use crate::config::Network;
-use crate::net::message::Credentials;
-use crate::net::options::SOL_SOCKET;
+use crate::net::message::{Credentials, Identity};
+use crate::net::options::{self, SOL_SOCKET};
 use crate::net::{self, Kind, Shutdown, Socket};
 use crate::task::Task;
 use crate::vfs::file::File;
@@ -104,7 +104,7 @@ fn socketpair(task: &Arc<Task>, args: &Args) -> SysResult {
         raw_net::AF_INET | raw_net::AF_INET6 | raw_net::AF_NETLINK => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::EAFNOSUPPORT),
     }
-    let (one, other) = net::unix::pair(net, unix_kind(kind, args.uint(2))?, Credentials::effective(task));
+    let (one, other) = net::unix::pair(net, unix_kind(kind, args.uint(2))?, &Identity::of_task(task));
     let files = task.files();
     let first = blocking::install(task, open(task, one, flags), flags)? as i32;
     let remove = |fd| files.remove(fd).map(|file| files.closed(&file, task));
@@ -226,6 +226,18 @@ fn option(task: &Arc<Task>, args: &Args) -> SysResult {
             let value = socket.option(SOL_SOCKET, args.int(2), length)?;
             let shown = bytemuck::try_pod_read_unaligned::<Credentials>(&value).map(|peer| peer.shown_to(task));
             Ok(shown.map_or(value, |peer| bytemuck::bytes_of(&peer).to_vec()))
+        }
+        (SOL_SOCKET, raw_net::SO_PEERGROUPS) => {
+            let groups = socket.option(SOL_SOCKET, args.int(2), length)?;
+            if groups.len() > length {
+                task.write(args.raw(4), &(groups.len() as i32))?;
+                return Err(Errno::ERANGE);
+            }
+            Ok(groups)
+        }
+        (SOL_SOCKET, raw_net::SO_PEERPIDFD) => {
+            let pid = options::int(SOL_SOCKET, &socket.option(SOL_SOCKET, args.int(2), length)?)?;
+            Ok(message::open_process(task, pid)?.to_ne_bytes().to_vec())
         }
         (level, _) => socket.option(level, args.int(2), length),
     }?;

@@ -20,7 +20,7 @@ use super::options::{self as inet_options, Standing};
 use super::{Inet, groups};
 use crate::io::{Destination, Source};
 use crate::net::inbox::{Datagram, Inbox};
-use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::message::{Credentials, Incoming, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options::{self, LEVEL_IP, LEVEL_IPV6};
 use crate::net::{Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
@@ -350,10 +350,11 @@ impl Socket for RawSocket {
         if flags & MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
         }
-        let received = match self.inbox.take(destination, flags & MSG_PEEK != 0) {
-            Err(Errno::EAGAIN) if self.state.lock().reads_ended => return Ok(Incoming::default()),
+        let received = match self.inbox.take(destination, self.base.peeks_after(flags)) {
+            Err(Errno::EAGAIN) if flags & MSG_DONTWAIT == 0 && self.state.lock().reads_ended => return Ok(Incoming::default()),
             received => received?,
         };
+        self.base.moves_peek(flags, if flags & MSG_PEEK == 0 { received.length } else { received.count });
         Ok(Incoming {
             count: received.count,
             length: received.length,

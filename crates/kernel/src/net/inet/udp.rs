@@ -16,7 +16,7 @@ use super::reports::{IP_RECVERR, IPV6_RECVERR, Reports};
 use super::{Inet, UDP_LITE};
 use crate::io::{Destination, Source};
 use crate::net::inbox::{Datagram, Inbox};
-use crate::net::message::{Credentials, Incoming, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::message::{Credentials, Incoming, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options::{self, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP, LEVEL_UDP_LITE};
 use crate::net::{Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
@@ -341,10 +341,11 @@ impl Socket for UdpSocket {
         if let Some(errno) = self.base.endpoint.take_error() {
             return Err(errno);
         }
-        let received = match self.inbox.take(destination, flags & MSG_PEEK != 0) {
-            Err(Errno::EAGAIN) if self.state.lock().reads_ended => return Ok(Incoming::default()),
+        let received = match self.inbox.take(destination, self.base.peeks_after(flags)) {
+            Err(Errno::EAGAIN) if flags & MSG_DONTWAIT == 0 && self.state.lock().reads_ended => return Ok(Incoming::default()),
             received => received?,
         };
+        self.base.moves_peek(flags, if flags & MSG_PEEK == 0 { received.length } else { received.count });
         Ok(Incoming {
             count: received.count,
             length: received.length,

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::inbox::{Datagram, Inbox};
 use super::interface::{self, Interface};
-use super::message::{Credentials, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use super::message::{Credentials, Incoming, MSG_OOB, MSG_TRUNC, Outgoing};
 use super::{Base, Kind, Net, Shutdown, Socket, routes};
 use crate::config::Network;
 use crate::io::{Destination, Source};
@@ -377,7 +377,7 @@ impl Socket for NetlinkSocket {
         if flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        let received = self.inbox.take(destination, flags & MSG_PEEK != 0)?;
+        let received = self.inbox.take(destination, self.base.peeks_after(flags))?;
         let wants_credentials = self.base.options.lock().has(raw_net::SO_PASSCRED);
         Ok(Incoming {
             count: received.count,

@@ -1,7 +1,7 @@
 //! Datagrams between unix sockets (`SOCK_DGRAM`).
 
 use std::any::Any;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use cloudpilot_abi::{Errno, raw_net};
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use super::names::{Bound, Names, Naming};
 use super::{FAMILY, IN, OUT};
 use crate::io::{Destination, Source};
 use crate::net::inbox::{Datagram, Inbox};
-use crate::net::message::{Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::message::{Identity, Incoming, MSG_DONTWAIT, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options;
 use crate::net::rights::Rights;
 use crate::net::{Base, Kind, Shutdown, Socket, interface};
@@ -33,11 +33,16 @@ pub struct DatagramSocket {
     naming: Naming,
     state: Mutex<State>,
     inbox: Inbox<Address>,
+    /// Who made the pair that it is part of.
+    partner: OnceLock<Identity>,
     this: Weak<Self>,
 }
 
 /// Connects two fresh sockets with each other.
-pub fn join(one: &Arc<DatagramSocket>, other: &Arc<DatagramSocket>) {
+pub fn join(one: &Arc<DatagramSocket>, other: &Arc<DatagramSocket>, maker: &Identity) {
+    // Fresh sockets have no partner yet.
+    let _ = one.partner.set(maker.clone());
+    let _ = other.partner.set(maker.clone());
     one.state.lock().peer = Some(Arc::downgrade(other));
     other.state.lock().peer = Some(Arc::downgrade(one));
 }
@@ -50,6 +55,7 @@ impl DatagramSocket {
             naming: Naming::new(names),
             state: Mutex::default(),
             inbox: Inbox::default(),
+            partner: OnceLock::new(),
             this: this.clone(),
         })
     }
@@ -175,16 +181,17 @@ impl Socket for DatagramSocket {
         if flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        let received = match self.inbox.take(destination, flags & MSG_PEEK != 0) {
+        let received = match self.inbox.take(destination, self.base.peeks_after(flags)) {
             Err(Errno::EAGAIN) => {
                 return match self.base.endpoint.take_error() {
                     Some(errno) => Err(errno),
-                    None if self.state.lock().reads_ended => Ok(Incoming::default()),
+                    None if flags & MSG_DONTWAIT == 0 && self.state.lock().reads_ended => Ok(Incoming::default()),
                     None => Err(Errno::EAGAIN),
                 };
             }
             received => received?,
         };
+        self.base.moves_peek(flags, if flags & MSG_PEEK == 0 { received.length } else { received.count });
         let options = self.base.options.lock();
         Ok(Incoming {
             count: received.count,
@@ -192,6 +199,7 @@ impl Socket for DatagramSocket {
             address: (received.about != Address::Unnamed).then(|| received.about.encode()),
             files: received.files,
             credentials: options.has(raw_net::SO_PASSCRED).then_some(received.sender),
+            process: options.has(raw_net::SO_PASSPIDFD).then_some(received.sender.pid),
             controls: options.timestamps(received.time),
             flags: if received.length > received.count { MSG_TRUNC } else { 0 },
         })
@@ -220,7 +228,10 @@ impl Socket for DatagramSocket {
     }
 
     fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
-        options::get(&self.base, level, name, length)
+        match self.partner.get().and_then(|partner| partner.option(level, name)) {
+            Some(result) => result,
+            None => options::get(&self.base, level, name, length),
+        }
     }
 
     fn poll(&self) -> PollEvents {

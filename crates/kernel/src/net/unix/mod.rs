@@ -15,7 +15,7 @@ pub use dgram::DatagramSocket;
 pub use names::{Bound, Name, Names};
 pub use stream::StreamSocket;
 
-use super::message::Credentials;
+use super::message::Identity;
 use super::{Kind, Net, Socket};
 use crate::wait::PollEvents;
 
@@ -29,7 +29,7 @@ pub fn socket(net: &Net, kind: Kind) -> Arc<dyn Socket> {
 }
 
 /// Makes two connected sockets for `socketpair(2)`.
-pub fn pair(net: &Net, kind: Kind, owner: Credentials) -> (Arc<dyn Socket>, Arc<dyn Socket>) {
+pub fn pair(net: &Net, kind: Kind, owner: &Identity) -> (Arc<dyn Socket>, Arc<dyn Socket>) {
     match kind {
         Kind::Stream | Kind::SeqPacket => {
             let (one, other) = (StreamSocket::new(&net.unix, kind), StreamSocket::new(&net.unix, kind));
@@ -38,7 +38,7 @@ pub fn pair(net: &Net, kind: Kind, owner: Credentials) -> (Arc<dyn Socket>, Arc<
         }
         Kind::Datagram | Kind::Raw => {
             let (one, other) = (DatagramSocket::new(&net.unix), DatagramSocket::new(&net.unix));
-            dgram::join(&one, &other);
+            dgram::join(&one, &other, owner);
             (one, other)
         }
     }

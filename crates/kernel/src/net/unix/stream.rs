@@ -12,7 +12,7 @@ use super::names::{Bound, Name, Names, Naming};
 use super::{FAMILY, IN, OUT};
 use crate::io::{Destination, Source};
 use crate::net::channel::Channel;
-use crate::net::message::{Credentials, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::message::{Identity, Incoming, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::options::{self, SOL_SOCKET};
 use crate::net::rights::Rights;
 use crate::net::{Accepted, Base, Endpoint, Kind, Shutdown, Socket, interface};
@@ -26,7 +26,7 @@ pub const MAX_BACKLOG: usize = 4096;
 /// Connections that wait to be accepted, and who waits to become one.
 struct Listener {
     backlog: usize,
-    owner: Credentials,
+    owner: Identity,
     ready: VecDeque<Arc<StreamSocket>>,
     waiting: Vec<Weak<Endpoint>>,
     /// `shutdown(SHUT_RD)`.
@@ -51,7 +51,7 @@ struct Connection {
     incoming: Arc<Channel>,
     outgoing: Arc<Channel>,
     peer_name: Name,
-    peer: Credentials,
+    peer: Identity,
 }
 
 enum State {
@@ -70,20 +70,20 @@ pub struct StreamSocket {
 }
 
 /// Connects two fresh sockets; the credentials are those of the first's and the second's maker.
-pub fn join(one: &StreamSocket, other: &StreamSocket, first: Credentials, second: Credentials) {
+pub fn join(one: &StreamSocket, other: &StreamSocket, first: &Identity, second: &Identity) {
     let (state, other_state) = connected(one, other, first, second);
     *one.state.lock() = state;
     *other.state.lock() = other_state;
 }
 
-fn connected(one: &StreamSocket, other: &StreamSocket, first: Credentials, second: Credentials) -> (State, State) {
+fn connected(one: &StreamSocket, other: &StreamSocket, first: &Identity, second: &Identity) -> (State, State) {
     let packets = one.base.kind == Kind::SeqPacket;
     let capacity = |socket: &StreamSocket| socket.base.options.lock().send_buffer as usize;
     let there = Channel::new(&other.base.endpoint, &one.base.endpoint, packets, capacity(one));
     let back = Channel::new(&one.base.endpoint, &other.base.endpoint, packets, capacity(other));
-    let connection = |incoming: &Arc<Channel>, outgoing: &Arc<Channel>, peer: &StreamSocket, credentials| {
+    let connection = |incoming: &Arc<Channel>, outgoing: &Arc<Channel>, peer: &StreamSocket, identity: &Identity| {
         let (incoming, outgoing) = (Arc::clone(incoming), Arc::clone(outgoing));
-        State::Connected(Connection { incoming, outgoing, peer_name: peer.naming.name.clone(), peer: credentials })
+        State::Connected(Connection { incoming, outgoing, peer_name: peer.naming.name.clone(), peer: identity.clone() })
     };
     (connection(&back, &there, other, second), connection(&there, &back, one, first))
 }
@@ -119,7 +119,7 @@ impl StreamSocket {
     }
 
     /// `listen(2)`.
-    pub fn listen_as(&self, backlog: i32, owner: Credentials) -> Result<(), Errno> {
+    pub fn listen_as(&self, backlog: i32, owner: Identity) -> Result<(), Errno> {
         if self.address() == Address::Unnamed {
             return Err(Errno::EINVAL);
         }
@@ -140,12 +140,7 @@ impl StreamSocket {
     }
 
     /// `connect(2)`.
-    pub fn connect_as(&self, task: Option<&Arc<Task>>, address: &Address, owner: Credentials) -> Result<(), Errno> {
-        match &*self.state.lock() {
-            State::Connected(_) => return Err(Errno::EISCONN),
-            State::Listening(_) | State::Closed => return Err(Errno::EINVAL),
-            State::Idle => {}
-        }
+    pub fn connect_as(&self, task: Option<&Arc<Task>>, address: &Address, owner: Identity) -> Result<(), Errno> {
         if self.base.options.lock().has(raw_net::SO_PASSCRED) {
             self.naming.bind_if_unnamed(self.bound())?;
         }
@@ -156,14 +151,20 @@ impl StreamSocket {
         if listener.base.kind != self.base.kind {
             return Err(Errno::EPROTOTYPE);
         }
-        if std::ptr::eq(&raw const *listener, self) {
+        // Its own state comes after the other's, so that who is connected hears first that there is nobody.
+        if !listener.listens() {
             return Err(Errno::ECONNREFUSED);
+        }
+        if std::ptr::eq(&raw const *listener, self) {
+            return Err(Errno::EINVAL);
         }
         // Two states are locked below; two sockets that connect to each other must not wait for each other.
         let connecting = self.naming.names().connecting.lock();
         let mut own = self.state.lock();
-        if !matches!(*own, State::Idle) {
-            return Err(Errno::EISCONN);
+        match *own {
+            State::Idle => {}
+            State::Connected(_) => return Err(Errno::EISCONN),
+            State::Listening(_) | State::Closed => return Err(Errno::EINVAL),
         }
         let mut state = listener.state.lock();
         let State::Listening(queue) = &mut *state else { return Err(Errno::ECONNREFUSED) };
@@ -181,7 +182,7 @@ impl StreamSocket {
             this: this.clone(),
         });
         accepted.base.options.lock().clone_from(&listener.base.options.lock());
-        let (mut client, server) = connected(self, &accepted, owner, queue.owner);
+        let (mut client, server) = connected(self, &accepted, &owner, &queue.owner);
         if let State::Connected(connection) = &mut client {
             connection.peer_name = listener.naming.name.clone();
         }
@@ -216,11 +217,11 @@ impl Socket for StreamSocket {
     }
 
     fn connect(&self, task: &Arc<Task>, address: &[u8], _nonblocking: bool) -> Result<(), Errno> {
-        self.connect_as(Some(task), &Address::decode(address)?, Credentials::effective(task))
+        self.connect_as(Some(task), &Address::decode(address)?, Identity::of_task(task))
     }
 
     fn listen(&self, task: &Arc<Task>, backlog: i32) -> Result<(), Errno> {
-        self.listen_as(backlog, Credentials::effective(task))
+        self.listen_as(backlog, Identity::of_task(task))
     }
 
     fn accept(&self) -> Result<Accepted, Errno> {
@@ -271,12 +272,17 @@ impl Socket for StreamSocket {
             let count = incoming.read_urgent(destination, flags & MSG_PEEK != 0)?;
             return Ok(Incoming { flags: MSG_OOB, ..Incoming::bytes(count) });
         }
-        let wants_credentials = self.base.options.lock().has(raw_net::SO_PASSCRED);
-        let taken = incoming.read(destination, flags & MSG_PEEK != 0, wants_credentials)?;
+        let (wants_credentials, wants_process) = {
+            let options = self.base.options.lock();
+            (options.has(raw_net::SO_PASSCRED), options.has(raw_net::SO_PASSPIDFD))
+        };
+        let taken = incoming.read(destination, self.base.peeks_after(flags), wants_credentials || wants_process)?;
+        self.base.moves_peek(flags, if flags & MSG_PEEK == 0 { taken.length } else { taken.count });
         let mut message = Incoming::bytes(taken.count);
         message.length = taken.length;
         message.files = taken.files;
         message.credentials = taken.sender.filter(|_| wants_credentials);
+        message.process = taken.sender.filter(|_| wants_process).map(|sender| sender.pid);
         if packets && taken.sender.is_some() {
             message.flags = if taken.length > taken.count { MSG_TRUNC } else { 0 };
         }
@@ -332,8 +338,11 @@ impl Socket for StreamSocket {
             let state = self.state.lock();
             match (name as u32, &*state) {
                 (raw_net::SO_ACCEPTCONN, state) => return Ok(i32::from(matches!(state, State::Listening(_))).to_ne_bytes().to_vec()),
-                (raw_net::SO_PEERCRED, State::Connected(connection)) => return Ok(bytemuck::bytes_of(&connection.peer).to_vec()),
-                (raw_net::SO_PEERCRED, State::Listening(listener)) => return Ok(bytemuck::bytes_of(&listener.owner).to_vec()),
+                (_, State::Connected(Connection { peer: identity, .. }) | State::Listening(Listener { owner: identity, .. })) => {
+                    if let Some(result) = identity.option(level, name) {
+                        return result;
+                    }
+                }
                 _ => {}
             }
         }

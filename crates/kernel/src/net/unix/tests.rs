@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::io::{Destination, Source};
-use crate::net::message::{MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::message::{Credentials, MSG_PEEK, MSG_TRUNC, Outgoing};
 use crate::net::rights::Rights;
 use crate::net::{Net, Shutdown, Socket, of_file, open};
 use crate::vfs::file::File;
@@ -10,6 +10,10 @@ use address::Address;
 use cloudpilot_abi::Errno;
 
 const ME: Credentials = Credentials { pid: 7, uid: 1000, gid: 100 };
+
+fn me() -> Identity {
+    Identity { credentials: ME, ..Identity::default() }
+}
 
 fn send(socket: &dyn Socket, bytes: &[u8]) -> Result<usize, Errno> {
     socket.send(&mut Source::own(bytes), &mut Outgoing::plain(ME))
@@ -23,7 +27,7 @@ fn receive(socket: &dyn Socket, room: usize) -> Result<Vec<u8>, Errno> {
 }
 
 fn files(net: &Net, kind: Kind) -> (Arc<File>, Arc<File>) {
-    let (one, other) = pair(net, kind, ME);
+    let (one, other) = pair(net, kind, &me());
     (open(net, one, 0), open(net, other, 0))
 }
 
@@ -36,7 +40,7 @@ fn give(net: &Net, through: &File, files: Vec<Arc<File>>) -> Result<usize, Errno
 #[test]
 fn a_stream_carries_bytes_until_it_ends() {
     let net = Net::new();
-    let (one, other) = pair(&net, Kind::Stream, ME);
+    let (one, other) = pair(&net, Kind::Stream, &me());
     assert_eq!(receive(&*other, 10), Err(Errno::EAGAIN));
     send(&*one, b"ab").unwrap();
     send(&*one, b"cd").unwrap();
@@ -53,7 +57,7 @@ fn a_stream_carries_bytes_until_it_ends() {
 #[test]
 fn what_was_not_read_resets_the_sender() {
     let net = Net::new();
-    let (one, other) = pair(&net, Kind::Stream, ME);
+    let (one, other) = pair(&net, Kind::Stream, &me());
     send(&*one, b"lost").unwrap();
     send(&*other, b"kept").unwrap();
     other.close();
@@ -67,7 +71,7 @@ fn what_was_not_read_resets_the_sender() {
 #[test]
 fn a_full_stream_tells_of_room() {
     let net = Net::new();
-    let (one, other) = pair(&net, Kind::Stream, ME);
+    let (one, other) = pair(&net, Kind::Stream, &me());
     let data = vec![7; 1 << 20];
     let sent = send(&*one, &data).unwrap();
     assert!(sent < data.len());
@@ -82,7 +86,7 @@ fn a_full_stream_tells_of_room() {
 #[test]
 fn small_pieces_of_many_senders_fill_a_stream() {
     let net = Net::new();
-    let (one, _other) = pair(&net, Kind::Stream, ME);
+    let (one, _other) = pair(&net, Kind::Stream, &me());
     let senders = (0..).map(|pid| Credentials { pid, ..ME });
     let sent = senders.take_while(|sender| one.send(&mut Source::own(b"x"), &mut Outgoing::plain(*sender)).is_ok()).count();
     assert!((300..2000).contains(&sent), "{sent}");
@@ -92,7 +96,7 @@ fn small_pieces_of_many_senders_fill_a_stream() {
 fn packets_stay_whole_or_are_cut() {
     let net = Net::new();
     for kind in [Kind::SeqPacket, Kind::Datagram] {
-        let (one, other) = pair(&net, kind, ME);
+        let (one, other) = pair(&net, kind, &me());
         send(&*one, b"first").unwrap();
         send(&*one, b"").unwrap();
         send(&*one, b"third").unwrap();
@@ -111,27 +115,27 @@ fn connections_wait_for_accept() {
     let net = Net::new();
     let listener = StreamSocket::new(&net.unix, Kind::Stream);
     let name = Address::Abstract(b"name".to_vec());
-    assert_eq!(listener.listen_as(1, ME), Err(Errno::EINVAL));
+    assert_eq!(listener.listen_as(1, me()), Err(Errno::EINVAL));
     listener.bind_to(None, name.clone()).unwrap();
     let other = StreamSocket::new(&net.unix, Kind::Stream);
     assert_eq!(other.bind_to(None, name.clone()), Err(Errno::EADDRINUSE));
-    assert_eq!(other.connect_as(None, &name, ME), Err(Errno::ECONNREFUSED));
-    listener.listen_as(0, ME).unwrap();
+    assert_eq!(other.connect_as(None, &name, me()), Err(Errno::ECONNREFUSED));
+    listener.listen_as(0, me()).unwrap();
     let first = StreamSocket::new(&net.unix, Kind::Stream);
-    first.connect_as(None, &name, ME).unwrap();
-    assert_eq!(first.connect_as(None, &name, ME), Err(Errno::EISCONN));
-    assert_eq!(other.connect_as(None, &name, ME), Err(Errno::EAGAIN));
+    first.connect_as(None, &name, me()).unwrap();
+    assert_eq!(first.connect_as(None, &name, me()), Err(Errno::EISCONN));
+    assert_eq!(other.connect_as(None, &name, me()), Err(Errno::EAGAIN));
     assert!(listener.poll().contains(PollEvents::IN));
     let accepted = listener.accept().unwrap().socket;
     assert_eq!(listener.accept().err(), Some(Errno::EAGAIN));
-    other.connect_as(None, &name, ME).unwrap();
+    other.connect_as(None, &name, me()).unwrap();
     send(&*first, b"hello").unwrap();
     assert_eq!(receive(&*accepted, 9).unwrap(), b"hello");
     assert_eq!(accepted.local_address().unwrap(), name.encode());
     assert_eq!(first.peer_address().unwrap(), name.encode());
     listener.close();
     assert_eq!(receive(&*other, 9), Err(Errno::ECONNRESET));
-    assert_eq!(StreamSocket::new(&net.unix, Kind::Stream).connect_as(None, &name, ME), Err(Errno::ECONNREFUSED));
+    assert_eq!(StreamSocket::new(&net.unix, Kind::Stream).connect_as(None, &name, me()), Err(Errno::ECONNREFUSED));
 }
 
 #[test]

@@ -98,7 +98,9 @@ impl Socket for TcpSocket {
             let count = incoming.skip(destination.remaining())?;
             return Ok(Incoming::bytes(count));
         }
-        incoming.read(destination, flags & MSG_PEEK != 0, false).map(|taken| Incoming::bytes(taken.count))
+        let taken = incoming.read(destination, self.base.peeks_after(flags), false)?;
+        self.base.moves_peek(flags, taken.count);
+        Ok(Incoming::bytes(taken.count))
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<(), Errno> {
