@@ -27,6 +27,7 @@ FAMILIES = [
     "listeners",
     "dispatches",
     "tracing",
+    "tracees",
     "seizing",
     "contents",
     "paths",

@@ -297,8 +297,8 @@ static void killable(void) {
         pid = caller(5);
         if (receive(listener))
             _exit(8);
-        kill(pid, SIGKILL);
-        if (ended(pid) != SIGKILL)
+        kill(pid, SIGTERM);
+        if (ended(pid) != SIGTERM)
             _exit(9);
     });
     EQ("what is received is killed only", status, 0);

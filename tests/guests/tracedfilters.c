@@ -228,6 +228,66 @@ static void checks(void) {
     EQ("divides by nothing", status & 0x7f, SIGSYS);
 }
 
+static int has_two(void) {
+    INSTALL(SECCOMP_FILTER_FLAG_LOG, ANSWER(SECCOMP_RET_ALLOW));
+    INSTALL(0, LOAD(nr), FOR(SYS_getppid, SECCOMP_RET_ERRNO | 5), ANSWER(SECCOMP_RET_ALLOW));
+    raise(SIGSTOP);
+    errno = 0;
+    return syscall(SYS_getppid) == -1 ? errno : 0;
+}
+
+#define GET_FILTER 0x420c
+#define GET_METADATA 0x420d
+#define ASK(request, address, data) syscall(SYS_ptrace, request, pid, address, data)
+
+/* What a tracer learns of filters, and how it keeps them from counting. */
+static void shown(void) {
+    struct sock_filter program[8];
+    struct {
+        uint64_t index, flags;
+    } about = {0, 99};
+    pid_t pid = start(has_two);
+    ERR("no filters", ASK(GET_FILTER, 0, program), EINVAL);
+    next(pid, PTRACE_CONT, 0);
+    EQ("length of the oldest", ASK(GET_FILTER, 0, NULL), 1);
+    EQ("of the newest", ASK(GET_FILTER, 1, NULL), 4);
+    ERR("of none", ASK(GET_FILTER, 2, NULL), ENOENT);
+    ERR("nowhere", ASK(GET_FILTER, 1, 8), EFAULT);
+    EQ("program", ASK(GET_FILTER, 1, program), 4);
+    EQ("as it was given", program[2].k, SECCOMP_RET_ERRNO | 5);
+    EQ("flags", ASK(GET_METADATA, sizeof about, &about), sizeof about);
+    EQ("of the oldest", about.flags, SECCOMP_FILTER_FLAG_LOG);
+    about.index = 1;
+    EQ("flags again", ASK(GET_METADATA, 4096, &about), sizeof about);
+    EQ("of the newest one", about.flags, 0);
+    about.index = 2;
+    ERR("flags of none", ASK(GET_METADATA, sizeof about, &about), ENOENT);
+    about.index = 0;
+    about.flags = 77;
+    EQ("only the number", ASK(GET_METADATA, 8, &about), 8);
+    EQ("so it is", about.flags, 77);
+    ERR("less than that", ASK(GET_METADATA, 7, &about), EINVAL);
+    ERR("flags nowhere", ASK(GET_METADATA, 16, 8), EFAULT);
+    OK("suspend", ptrace(PTRACE_SETOPTIONS, pid, 0, 1 << 21));
+    EQ("and nothing is refused", next(pid, PTRACE_CONT, 0), 0);
+    pid = start(has_two);
+    next(pid, PTRACE_CONT, 0);
+    EQ("otherwise it is", next(pid, PTRACE_CONT, 0), 5 << 8);
+    int status;
+    CHILD(status, {
+        pid = start(has_two);
+        next(pid, PTRACE_CONT, 0);
+        INSTALL(0, ANSWER(SECCOMP_RET_ALLOW));
+        if (ASK(GET_FILTER, 0, NULL) != -1 || errno != EACCES)
+            _exit(1);
+        if (ptrace(PTRACE_SETOPTIONS, pid, 0, 1 << 21) != -1 || errno != EPERM)
+            _exit(2);
+        kill(pid, SIGKILL);
+        _exit(0);
+    });
+    EQ("not for those who have filters", status, 0);
+}
+
 static volatile int installs, done;
 static volatile pid_t other;
 static void *has_its_own(void *unused) {
@@ -293,6 +353,7 @@ int main(void) {
     goes_on();
     changes();
     with_stops();
+    shown();
     checks();
     threads();
     return 0;

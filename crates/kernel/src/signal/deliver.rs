@@ -25,13 +25,18 @@ pub fn deliver(task: &Arc<Task>, mut call: Option<Interrupted>) {
         if task.work().contains(Work::EXIT) {
             return;
         }
-        if is_traced(task) {
-            ptrace::at_interrupt(task);
+        if is_traced(task) && ptrace::at_interrupt(task) {
+            continue;
         }
         if wait_while_stopped(task) {
             continue;
         }
-        let Some((mut info, mut action)) = next(task) else { break };
+        let Some((mut info, mut action)) = next(task) else {
+            if ptrace::is_interrupted(task) {
+                continue;
+            }
+            break;
+        };
         if is_traced(task) && info.si_signo != raw::SIGKILL as i32 {
             match ptrace::before_signal(task, info) {
                 Some(given) => info = given,
@@ -46,7 +51,6 @@ pub fn deliver(task: &Arc<Task>, mut call: Option<Interrupted>) {
                 DefaultAction::Ignore | DefaultAction::Continue => {}
                 // The first process of a PID namespace, `pid_namespaces(7)`.
                 _ if task.process.unkillable.load(Ordering::Relaxed) && bit(signal) & super::UNBLOCKABLE == 0 => {}
-                DefaultAction::Stop if is_traced(task) => ptrace::in_group_stop(task, signal),
                 DefaultAction::Stop => stop(task, signal),
                 DefaultAction::Terminate => {
                     exit::begin_group_exit(&task.process, ExitStatus::Signaled(signal as u8));
@@ -80,6 +84,10 @@ fn is_traced(task: &Task) -> bool {
 fn next(task: &Task) -> Option<(Siginfo, Sigaction)> {
     let mut process = task.process.signals.lock();
     let mut own = task.signals.lock();
+    // A tracer hears of SIGCONT before the signal comes.
+    if ptrace::is_interrupted(task) {
+        return None;
+    }
     let open = !own.mask;
     let synchronous = [raw::SIGSEGV, raw::SIGBUS, raw::SIGILL, raw::SIGTRAP, raw::SIGFPE, raw::SIGSYS];
     let faults = synchronous.iter().fold(0, |set, signal| set | bit(*signal as i32));
@@ -154,28 +162,42 @@ fn stop(task: &Arc<Task>, signal: i32) {
     }
     let tasks = {
         let mut family = process.family.lock();
-        if family.stopped || family.exiting.is_some() {
+        if family.exiting.is_some() {
             return;
         }
-        family.stopped = true;
-        family.report = Some(Report::Stopped(signal as u8));
+        // A tracer may have let threads go on.
+        if !std::mem::replace(&mut family.stopped, true) {
+            family.stop_signal = signal as u8;
+            family.report = Some(Report::Stopped(signal as u8));
+        }
         family.tasks.clone()
     };
-    for other in tasks {
+    for other in &tasks {
+        ptrace::group_stops(other);
         other.add_work(Work::STOP);
     }
-    exit::tell_parent(process, raw::CLD_STOPPED as i32, signal);
+    let parent = process.family.lock().parent.upgrade();
+    let tracer = tasks.first().and_then(|leader| leader.ptrace.tracer());
+    // Who traces its own child hears of its stops as a tracer.
+    let tells_itself = parent.zip(tracer).is_some_and(|(parent, tracer)| Arc::ptr_eq(&parent, &tracer));
+    if !tells_itself {
+        exit::tell_parent(process, raw::CLD_STOPPED as i32, signal);
+    }
 }
 
-/// Sleeps for as long as the process is stopped; tells whether it was.
-fn wait_while_stopped(task: &Task) -> bool {
-    let stopped = || task.process.family.lock().stopped && !task.work().contains(Work::EXIT);
-    if !stopped() {
-        return false;
+/// Sleeps for as long as the process is stopped, or tells its tracer so; tells whether it was.
+fn wait_while_stopped(task: &Arc<Task>) -> bool {
+    let stopped = || {
+        let family = task.process.family.lock();
+        (family.stopped && !task.work().contains(Work::EXIT)).then_some(i32::from(family.stop_signal))
+    };
+    let Some(number) = stopped() else { return false };
+    if is_traced(task) {
+        return ptrace::join_stop(task, number);
     }
     // `/proc/<pid>/stat` shows `T` for it.
     task.mark_work(Work::STOP);
-    while stopped() {
+    while stopped().is_some() && !is_traced(task) {
         task.park(None);
     }
     task.clear_work(Work::STOP);

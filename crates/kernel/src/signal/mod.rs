@@ -105,6 +105,23 @@ pub fn default_action(signal: i32) -> DefaultAction {
     }
 }
 
+/// Whether the default action of a signal would leave an image of the process behind, `core(5)`.
+pub fn dumps_core(signal: i32) -> bool {
+    let dumping = [
+        raw::SIGQUIT,
+        raw::SIGILL,
+        raw::SIGTRAP,
+        raw::SIGABRT,
+        raw::SIGFPE,
+        raw::SIGSEGV,
+        raw::SIGBUS,
+        raw::SIGSYS,
+        raw::SIGXCPU,
+        raw::SIGXFSZ,
+    ];
+    dumping.contains(&(signal as u32))
+}
+
 /// Signals of a queue as a set.
 pub fn set_of(pending: &[Siginfo]) -> SignalSet {
     pending.iter().fold(0, |set, info| set | bit(info.si_signo))
@@ -162,7 +179,8 @@ pub fn set_mask(task: &Task, mask: SignalSet) {
 
 /// Whether a signal waits that the task's mask lets through (or that no mask can hold back), or its process is stopped.
 pub fn has_deliverable(task: &Task) -> bool {
-    if task.process.family.lock().stopped || crate::ptrace::is_interrupted(task) {
+    let is_stopped = task.process.family.lock().stopped && !crate::ptrace::has_joined_stop(task);
+    if is_stopped || crate::ptrace::is_interrupted(task) {
         return true;
     }
     let process = set_of(&task.process.signals.lock().pending);

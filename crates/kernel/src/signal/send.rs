@@ -8,6 +8,7 @@ use cloudpilot_abi::{Errno, raw};
 
 use super::{DefaultAction, FIRST_REALTIME, IGNORE, ProcessSignals, STOPS, bit, default_action, set_of};
 use crate::Kernel;
+use crate::config::ExitStatus;
 use crate::ptrace;
 use crate::task::process::Report;
 use crate::task::{Process, Task, Work, exit};
@@ -90,9 +91,27 @@ pub fn queue_to_task(task: &Task, info: &Siginfo) -> Result<(), Errno> {
     if info.si_signo as u32 == raw::SIGKILL {
         exit::kill(process);
     }
+    if ends_at_once(task, info.si_signo) {
+        exit::begin_group_exit(process, ExitStatus::Signaled(info.si_signo as u8));
+    }
     task.add_work(Work::SIGNAL);
     process.signal_arrivals.notify(PollEvents::IN);
     Ok(())
+}
+
+/// Whether a signal that has just become pending ends its process whatever the task waits for. What dumps core is left to the delivery, and so is
+/// what comes to a task that is stopped or traced.
+fn ends_at_once(task: &Task, signal: i32) -> bool {
+    let process = &task.process;
+    if default_action(signal) != DefaultAction::Terminate || super::dumps_core(signal) || task.is_traced.load(Ordering::Relaxed) {
+        return false;
+    }
+    if process.unkillable.load(Ordering::Relaxed) || process.family.lock().stopped {
+        return false;
+    }
+    let shared = process.signals.lock();
+    let own = task.signals.lock();
+    shared.action(signal).handler == super::DEFAULT && (own.mask | own.awaited) & bit(signal) == 0
 }
 
 /// Like [`send_to_process`], but tells when the queue is full: `EAGAIN`.
@@ -121,6 +140,9 @@ pub fn queue_to_process(process: &Process, info: &Siginfo) -> Result<(), Errno> 
     // The first thread that lets it through is to take it; threads that wait for it with sigtimedwait are told, too.
     let wants = |task: &&std::sync::Arc<Task>| task.signals.lock().mask & bit(signal) == 0;
     if let Some(task) = tasks.iter().find(wants) {
+        if ends_at_once(task, signal) {
+            exit::begin_group_exit(process, ExitStatus::Signaled(signal as u8));
+        }
         task.add_work(Work::SIGNAL);
     }
     for task in tasks.iter().filter(|task| task.signals.lock().awaited & bit(signal) != 0) {
@@ -168,13 +190,14 @@ fn prepare(process: &Process, signal: i32) -> bool {
         process.signals.lock().pending.retain(|info| bit(info.si_signo) & cancelled == 0);
         for task in &tasks {
             task.signals.lock().pending.retain(|info| bit(info.si_signo) & cancelled == 0);
-            if continues && task.is_traced.load(Ordering::Relaxed) {
-                ptrace::continued(task);
-            }
         }
     }
     if continues || signal as u32 == raw::SIGKILL {
         resume(process, continues);
+    }
+    if continues {
+        let tasks = process.family.lock().tasks.clone();
+        tasks.iter().filter(|task| task.is_traced.load(Ordering::Relaxed)).for_each(ptrace::continued);
     }
     process.family.lock().exit.is_none()
 }

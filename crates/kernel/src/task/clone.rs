@@ -319,7 +319,12 @@ fn enter(task: &Arc<Task>, child: &Arc<Task>, arguments: &CloneArguments) {
     }
     let parent = if arguments.has(raw::CLONE_PARENT) { task.process.family.lock().parent.upgrade() } else { None };
     let parent = parent.unwrap_or_else(|| Arc::clone(&task.process));
-    child.process.family.lock().parent = Arc::downgrade(&parent);
+    let maker = if arguments.has(raw::CLONE_PARENT) { task.process.family.lock().maker.clone() } else { Arc::downgrade(task) };
+    {
+        let mut family = child.process.family.lock();
+        family.parent = Arc::downgrade(&parent);
+        family.maker = maker;
+    }
     tables.insert_process(Arc::clone(&child.process));
     parent.family.lock().children.push(Arc::clone(&child.process));
     if !child.process.numbers.process_enters() {

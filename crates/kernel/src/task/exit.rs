@@ -122,6 +122,9 @@ pub fn finish(task: &Arc<Task>) {
         };
         ptrace::task_ends(task, status, last);
     }
+    if !last {
+        ptrace::thread_ends(task);
+    }
     // A thread that execs waits for the others to go.
     process.changes.notify(PollEvents::PRI);
     if last {
@@ -180,7 +183,7 @@ fn finish_process(task: &Arc<Task>) {
     let space = Arc::clone(&task.namespaces().ipc);
     crate::ipc::semaphores::process_exits(&space.ipc, process.pid);
     crate::ipc::shared_memory::process_exits(kernel, &space.ipc);
-    ptrace::tracer_ends(process);
+    ptrace::tracer_ends(task);
     if kernel.exits.is_expected(process.pid)
         && let Some(terminal) = process.terminal.lock().clone()
     {
@@ -196,26 +199,60 @@ fn finish_process(task: &Arc<Task>) {
     };
     adopt(task, children);
     let parents_group = parent.as_ref().map(|parent| session::place(parent).0);
-    let disowned = parent.as_ref().is_none_or(|parent| {
-        let action = parent.signals.lock().action(raw::SIGCHLD as i32);
-        parent.is_init()
-            || exit_signal == raw::SIGCHLD as i32 && (action.handler == IGNORE || action.flags & u64::from(raw::SA_NOCLDWAIT) != 0)
-    });
-    process.family.lock().exit = Some(status);
+    let is_traced = process.family.lock().leader_tracer.strong_count() > 0;
+    let is_disowned = is_disowned(parent.as_ref(), exit_signal, is_traced);
+    {
+        let mut family = process.family.lock();
+        family.exit = Some(status);
+        // Until it is known that nobody holds it.
+        family.held = is_traced;
+    }
     kernel.exits.ended(process.pid, status);
     process.changes.notify(PollEvents::HUP | PollEvents::IN);
-    if let Some(parent) = &parent {
-        let (code, value) = code_and_status(status);
-        if exit_signal != 0 {
-            signal::send_to_process(parent, &child_info(process, &parent.numbers, exit_signal, code, value));
-        }
-        if disowned {
-            bury(task, parent, process);
-        }
-        parent.changes.notify(PollEvents::IN);
+    if !is_traced || ptrace::holder(process, parent.as_ref(), status).is_none() {
+        process.family.lock().held = false;
+        tell_of_end(task, process, status, is_disowned);
     }
     if parents_group != Some(group) {
         session::wake_if_orphaned(kernel, group);
+    }
+}
+
+/// Whether nobody is to wait for a process: its parent wants to hear of no child, or is the kernel itself. Tracees are waited for in any case.
+fn is_disowned(parent: Option<&Arc<Process>>, exit_signal: i32, is_traced: bool) -> bool {
+    parent.is_none_or(|parent| {
+        let action = parent.signals.lock().action(raw::SIGCHLD as i32);
+        let wants_none = action.handler == IGNORE || action.flags & u64::from(raw::SA_NOCLDWAIT) != 0;
+        parent.is_init() || exit_signal == raw::SIGCHLD as i32 && wants_none && !is_traced
+    })
+}
+
+/// Tells the parent of a process that it has ended.
+fn tell_of_end(task: &Task, process: &Arc<Process>, status: ExitStatus, is_disowned: bool) {
+    let (parent, exit_signal) = {
+        let family = process.family.lock();
+        (family.parent.upgrade(), family.exit_signal)
+    };
+    let Some(parent) = parent else { return };
+    let (code, value) = code_and_status(status);
+    if exit_signal != 0 {
+        signal::send_to_process(&parent, &child_info(process, &parent.numbers, exit_signal, code, value));
+    }
+    if is_disowned {
+        bury(task, &parent, process);
+    }
+    parent.changes.notify(PollEvents::IN);
+}
+
+/// The tracer of a process that has ended is done with it: now it is for its parent. `task` is anybody.
+pub fn release(task: &Task, process: &Arc<Process>) {
+    let (status, parent, exit_signal) = {
+        let mut family = process.family.lock();
+        family.held = false;
+        (family.exit, family.parent.upgrade(), family.exit_signal)
+    };
+    if let Some(status) = status {
+        tell_of_end(task, process, status, is_disowned(parent.as_ref(), exit_signal, false));
     }
 }
 
@@ -242,8 +279,9 @@ fn adopt(task: &Arc<Task>, children: Vec<Arc<Process>>) {
         let (dead, death_signals, group) = {
             let mut family = child.family.lock();
             family.parent = Arc::downgrade(&heir);
+            family.maker = Weak::new();
             family.exit_signal = raw::SIGCHLD as i32;
-            (family.exit.is_some(), family.tasks.clone(), family.group)
+            (family.exit.is_some() && !family.held, family.tasks.clone(), family.group)
         };
         for orphan in death_signals {
             let signal = orphan.parent_death_signal.load(Ordering::Relaxed);

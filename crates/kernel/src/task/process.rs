@@ -127,6 +127,12 @@ pub struct Family {
     pub group: i32,
     /// Session.
     pub session: i32,
+    /// Thread of the parent that made it, if that still lives.
+    pub maker: Weak<Task>,
+    /// Who traced its first thread when that ended.
+    pub leader_tracer: Weak<Process>,
+    /// It has ended, but its tracer comes before its parent.
+    pub held: bool,
     /// Status once the last thread has gone; the process is a zombie until waited for.
     pub exit: Option<ExitStatus>,
     /// `exit_group(2)` is under way with this status.
@@ -137,6 +143,8 @@ pub struct Family {
     pub execing: bool,
     /// Its threads sleep until `SIGCONT`.
     pub stopped: bool,
+    /// The signal that made them.
+    pub stop_signal: u8,
     /// What `wait4(2)` has not been told yet.
     pub report: Option<Report>,
     /// Signal sent to the parent at exit, normally `SIGCHLD`.

@@ -10,6 +10,7 @@ use super::process::Report;
 use super::usage::{self, Rusage};
 use super::{Process, Task, exit, session};
 use crate::config::ExitStatus;
+use crate::ptrace::End;
 use crate::wait::{PollEvents, WaitError};
 
 /// Whom to wait for.
@@ -124,17 +125,17 @@ fn look_at_tracees(task: &Arc<Task>, target: &Target, options: Options, own_grou
         Target::Group(_) => false,
         Target::Handle(process) => process.pid == tid,
     };
-    if let Some(index) = tracees.ends.iter().position(|end| fits(end.tid))
+    let is_meant = |end: &End| fits(end.tid) || end.held.as_ref().is_some_and(|process| matches(process, target, own_group));
+    if let Some(index) = tracees.ends.iter().position(is_meant)
         && options.has(raw::WEXITED)
     {
-        let end = if options.has(raw::WNOWAIT) { tracees.ends[index] } else { tracees.ends.remove(index) };
-        let (code, status) = exit::code_and_status(end.status);
-        let mut info = exit::child_info(&task.process, &task.process.numbers, raw::SIGCHLD as i32, code, status);
-        info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(task.shows(end.tid) as u32);
-        return (1, Some(News { pid: end.tid, change: Change::Exited(end.status), usage: Rusage::default(), info }));
+        let end = if options.has(raw::WNOWAIT) { tracees.ends[index].clone() } else { tracees.ends.remove(index) };
+        drop(tracees);
+        return (1, Some(end_of_tracee(task, &end, options)));
     }
     let tasks: Vec<Arc<Task>> = tracees.tasks.iter().filter_map(std::sync::Weak::upgrade).collect();
-    let pending = tracees.ends.iter().filter(|end| fits(end.tid)).count();
+    let leaderless = tracees.leaderless.iter().filter(|process| matches(process, target, own_group)).count();
+    let pending = tracees.ends.iter().filter(|end| is_meant(end)).count() + leaderless;
     drop(tracees);
     let mut count = pending;
     for tracee in tasks {
@@ -161,6 +162,19 @@ fn look_at_tracees(task: &Arc<Task>, target: &Target, options: Options, own_grou
     (count, None)
 }
 
+/// The end of a task that the caller traces. Once it is told, the parent of a process may ask.
+fn end_of_tracee(task: &Task, end: &End, options: Options) -> News {
+    let (code, status) = exit::code_and_status(end.status);
+    let process = end.held.as_ref().unwrap_or(&task.process);
+    let mut info = exit::child_info(process, &task.process.numbers, raw::SIGCHLD as i32, code, status);
+    info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(task.shows(end.tid) as u32);
+    let usage = end.held.as_ref().map_or_else(Rusage::default, |process| usage::times(process, None).own());
+    if let Some(process) = end.held.as_ref().filter(|_| !options.has(raw::WNOWAIT)) {
+        exit::release(task, process);
+    }
+    News { pid: end.tid, change: Change::Exited(end.status), usage, info }
+}
+
 fn matches(child: &Arc<Process>, target: &Target, own_group: i32) -> bool {
     match target {
         Target::Any => true,
@@ -178,12 +192,21 @@ fn right_kind(child: &Process, options: Options) -> bool {
 
 fn take_change(task: &Task, child: &Arc<Process>, options: Options) -> Option<Change> {
     let mut family = child.family.lock();
+    if family.held {
+        return None;
+    }
     if let Some(status) = family.exit {
         drop(family);
         let takes = options.has(raw::WEXITED) && (options.has(raw::WNOWAIT) || exit::bury(task, &task.process, child));
         return takes.then_some(Change::Exited(status));
     }
     let report = family.report?;
+    // Who traces its own child hears of its stops as a tracer.
+    let traces =
+        || family.tasks.first().is_some_and(|leader| leader.ptrace.tracer().is_some_and(|tracer| Arc::ptr_eq(&tracer, &task.process)));
+    if matches!(report, Report::Stopped(_)) && traces() {
+        return None;
+    }
     let wanted = match report {
         Report::Stopped(_) => raw::WSTOPPED,
         Report::Continued => raw::WCONTINUED,

@@ -17,12 +17,7 @@ use crate::signal;
 use crate::task::Task;
 
 /// This family.
-pub const CALLS: &[Call] = &[Call::partial(
-    raw::__NR_ptrace,
-    ptrace_call,
-    &[Int, Int, Ptr, Size],
-    "no debug registers; signals of stopped groups are reported once",
-)];
+pub const CALLS: &[Call] = &[Call::partial(raw::__NR_ptrace, ptrace_call, &[Int, Int, Ptr, Size], "no debug registers")];
 
 const TRACEME: i64 = 0;
 const PEEKTEXT: i64 = 1;
@@ -67,10 +62,17 @@ const OPTIONS: u32 = 0x0030_00ff;
 fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
     let (request, pid, address, data) = (args.long(0), args.int(1), args.raw(2), args.raw(3));
     if request == TRACEME {
-        let parent = task.process.family.lock().parent.upgrade().ok_or(Errno::EPERM)?;
-        return ptrace::attach(&parent, task, 0, false).map(|()| 0);
+        let (parent, maker) = {
+            let family = task.process.family.lock();
+            (family.parent.upgrade().ok_or(Errno::EPERM)?, family.maker.clone())
+        };
+        return ptrace::attach(&parent, maker, task, 0, false).map(|()| 0);
     }
-    let target = task.find_task(pid).ok_or(Errno::ESRCH)?;
+    let Some(target) = task.find_task(pid) else {
+        // What has ended is there, but cannot be traced.
+        let has_ended = matches!(request, ATTACH | SEIZE) && task.find_process(pid).is_some();
+        return Err(if has_ended { Errno::EPERM } else { Errno::ESRCH });
+    };
     if matches!(request, ATTACH | SEIZE) {
         let seizes = request == SEIZE;
         if seizes && address != 0 {
@@ -81,15 +83,14 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
         if Arc::ptr_eq(&target.process, &task.process) || !proc::may_trace(task, &target) {
             return Err(Errno::EPERM);
         }
-        ptrace::attach(&task.process, &target, options, seizes)?;
+        ptrace::attach(&task.process, Arc::downgrade(task), &target, options, seizes)?;
         if seizes {
             return Ok(0);
         }
         signal::send_to_task(&target, &signal::info_from_task(task, raw::SIGSTOP as i32, raw::SI_USER as i32));
         return Ok(0);
     }
-    let is_mine = target.ptrace.tracer().is_some_and(|tracer| Arc::ptr_eq(&tracer, &task.process));
-    if !is_mine {
+    if !target.ptrace.is_traced_by(task) {
         return Err(Errno::ESRCH);
     }
     if request == KILL {

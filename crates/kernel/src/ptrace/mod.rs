@@ -1,7 +1,10 @@
 //! Tracing: tasks that stop for another process, `ptrace(2)`.
 //!
 //! A tracee stops in its own kernel thread and sleeps there until its tracer lets it go on; meanwhile the tracer reads and changes its
-//! registers, which nobody else touches then. Lock order: a task's `ptrace`, then nothing.
+//! registers, which nobody else touches then. Lock order: a tracer's tracees, then a process's `family`, then a
+//! task's `ptrace`.
+
+mod ends;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -10,6 +13,7 @@ use cloudpilot_abi::types::Siginfo;
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
+pub use self::ends::{End, Tracees, holder, task_ends, thread_ends, tracer_ends};
 use crate::config::ExitStatus;
 use crate::signal;
 use crate::syscall::SysResult;
@@ -108,12 +112,16 @@ pub struct Stop {
 pub struct State {
     /// Who traces it.
     pub tracer: Option<Weak<Process>>,
+    /// The thread of that which does; nobody in particular once it is gone.
+    pub by: Weak<Task>,
     /// `PTRACE_O_*`.
     pub options: u32,
     /// The present stop.
     pub stop: Option<Stop>,
     /// Attached by `PTRACE_SEIZE`: stops are told apart, and the tracer can ask for one.
     pub seized: bool,
+    /// It has told its tracer that its group is stopped; what it does then is the tracer's business.
+    pub joined_stop: bool,
     /// The tracer wants it to stop.
     pub interrupted: bool,
     /// Its tracer lets it stay stopped with its group, and waits for that to end.
@@ -138,28 +146,17 @@ pub struct Ptrace {
     queue: WaitQueue,
 }
 
-/// The end of a tracee that is not its tracer's child.
-#[derive(Clone, Copy)]
-pub struct End {
-    /// Its number.
-    pub tid: i32,
-    /// How it ended.
-    pub status: ExitStatus,
-}
-
-/// What a process traces.
-#[derive(Default)]
-pub struct Tracees {
-    /// Live ones.
-    pub tasks: Vec<Weak<Task>>,
-    /// Ends that were not asked for yet.
-    pub ends: Vec<End>,
-}
-
 impl Ptrace {
     /// Who traces the task.
     pub fn tracer(&self) -> Option<Arc<Process>> {
         self.state.lock().tracer.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Whether this thread traces the task.
+    pub fn is_traced_by(&self, thread: &Arc<Task>) -> bool {
+        let state = self.state.lock();
+        let mine = state.tracer.as_ref().and_then(Weak::upgrade).is_some_and(|tracer| Arc::ptr_eq(&tracer, &thread.process));
+        mine && state.by.upgrade().is_none_or(|by| Arc::ptr_eq(&by, thread))
     }
 
     /// Whether the task is stopped for its tracer.
@@ -188,17 +185,21 @@ pub fn resume(tracee: &Task, how: Resume, number: i32) {
     tracee.parker.unpark();
 }
 
-/// Makes a process the tracer of a task.
-pub fn attach(tracer: &Arc<Process>, tracee: &Arc<Task>, options: u32, seized: bool) -> Result<(), Errno> {
+/// Makes a process, and one thread of it, the tracer of a task. `EPERM` where there is one.
+pub fn attach(tracer: &Arc<Process>, by: Weak<Task>, tracee: &Arc<Task>, options: u32, seized: bool) -> Result<(), Errno> {
     {
         let mut state = tracee.ptrace.state.lock();
         if state.tracer.as_ref().and_then(Weak::upgrade).is_some() {
             return Err(Errno::EPERM);
         }
-        *state = State { tracer: Some(Arc::downgrade(tracer)), options, seized, call: NO_CALL, ..State::default() };
+        *state = State { tracer: Some(Arc::downgrade(tracer)), by, options, seized, call: NO_CALL, ..State::default() };
     }
     tracee.is_traced.store(true, Ordering::SeqCst);
     tracer.tracees.lock().tasks.push(Arc::downgrade(tracee));
+    if tracee.process.family.lock().stopped {
+        // It sleeps with its group: from now on it stops for its tracer.
+        tracee.add_work(crate::task::Work::STOP);
+    }
     Ok(())
 }
 
@@ -227,9 +228,9 @@ pub fn listen(tracee: &Arc<Task>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// `SIGCONT` was sent: whoever listens for the end of its group's stop hears of it.
+/// `SIGCONT` was sent: who seized the task hears of it, before it comes to the signal.
 pub fn continued(task: &Arc<Task>) {
-    if task.ptrace.state.lock().listens {
+    if task.ptrace.state.lock().seized {
         interrupt(task);
     }
 }
@@ -239,12 +240,20 @@ pub fn is_interrupted(task: &Task) -> bool {
     task.is_traced.load(Ordering::Relaxed) && task.ptrace.state.lock().interrupted
 }
 
-/// Stops if the tracer asked for it.
-pub fn at_interrupt(task: &Arc<Task>) {
+/// Stops if the tracer asked for it; tells whether it has.
+pub fn at_interrupt(task: &Arc<Task>) -> bool {
     if !std::mem::take(&mut task.ptrace.state.lock().interrupted) {
-        return;
+        return false;
     }
-    plain_stop(task, raw::SIGTRAP as i32);
+    let number = {
+        let family = task.process.family.lock();
+        if family.stopped { i32::from(family.stop_signal) } else { raw::SIGTRAP as i32 }
+    };
+    if number != raw::SIGTRAP as i32 {
+        task.ptrace.state.lock().joined_stop = true;
+    }
+    plain_stop(task, number);
+    true
 }
 
 /// Lets a task go for good, with a signal or 0.
@@ -345,13 +354,33 @@ pub fn before_signal(task: &Arc<Task>, info: Siginfo) -> Option<Siginfo> {
     }
 }
 
-/// Stops where an untraced task would stop with its group.
-pub fn in_group_stop(task: &Arc<Task>, number: i32) {
-    if task.ptrace.state.lock().seized {
+/// Whether the task knows of its group's stop already, and goes on nevertheless.
+pub fn has_joined_stop(task: &Task) -> bool {
+    task.is_traced.load(Ordering::Relaxed) && task.ptrace.state.lock().joined_stop
+}
+
+/// The group stops anew: each of its tracees tells its tracer.
+pub fn group_stops(task: &Task) {
+    task.ptrace.state.lock().joined_stop = false;
+}
+
+/// Stops where an untraced task would stop with its group; false if it has already done so.
+pub fn join_stop(task: &Arc<Task>, number: i32) -> bool {
+    let seized = {
+        let mut state = task.ptrace.state.lock();
+        if std::mem::replace(&mut state.joined_stop, true) {
+            return false;
+        }
+        // This is as good as the stop that was asked for.
+        state.interrupted &= !state.seized;
+        state.seized
+    };
+    if seized {
         plain_stop(task, number);
     } else {
         stop(task, number, None, Place::Elsewhere, 0);
     }
+    true
 }
 
 /// A seized task stops because it was asked to or with its group; answers the signal that the tracer lets through, or 0.
@@ -470,11 +499,11 @@ pub fn inherit(task: &Arc<Task>, child: &Arc<Task>, event: u32) {
         return;
     }
     let Some(tracer) = task.ptrace.tracer() else { return };
-    let (options, seized) = {
+    let (options, seized, by) = {
         let state = task.ptrace.state.lock();
-        (state.options, state.seized)
+        (state.options, state.seized, Weak::clone(&state.by))
     };
-    if attach(&tracer, child, options, seized).is_err() {
+    if attach(&tracer, by, child, options, seized).is_err() {
         return;
     }
     if seized {
@@ -483,31 +512,5 @@ pub fn inherit(task: &Arc<Task>, child: &Arc<Task>, event: u32) {
     } else {
         child.signals.lock().pending.push(signal::info_from_task(child, raw::SIGSTOP as i32, raw::SI_USER as i32));
         child.mark_work(crate::task::Work::SIGNAL);
-    }
-}
-
-/// A task ends: its tracer learns of it where it is not its parent, who does anyway. `last` when its process ends with it.
-pub fn task_ends(task: &Arc<Task>, status: ExitStatus, last: bool) {
-    let Some(tracer) = task.ptrace.tracer() else { return };
-    let leads = task.tid() == task.process.pid;
-    let own_child = task.process.family.lock().parent.upgrade().is_some_and(|parent| Arc::ptr_eq(&parent, &tracer));
-    let mut tracees = tracer.tracees.lock();
-    tracees.tasks.retain(|other| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, task)));
-    if !leads || last && !own_child {
-        tracees.ends.push(End { tid: task.tid(), status });
-    }
-    drop(tracees);
-    tracer.changes.notify(PollEvents::IN);
-}
-
-/// A process ends: what it traces goes on untraced, or ends, too.
-pub fn tracer_ends(process: &Process) {
-    let tasks = std::mem::take(&mut process.tracees.lock().tasks);
-    for task in tasks.iter().filter_map(Weak::upgrade) {
-        let kills = task.ptrace.state.lock().options & O_EXITKILL != 0;
-        detach(&task, 0);
-        if kills {
-            signal::send_to_process(&task.process, &signal::info_from_kernel(raw::SIGKILL as i32));
-        }
     }
 }
