@@ -40,6 +40,7 @@ FAMILIES = [
     "leases",
     "memfds",
     "aio",
+    "notices",
 ]
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]

@@ -365,6 +365,11 @@ impl FileOps for OpenFile {
         Ok(bytes.len())
     }
 
+    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
+        // Where the end is, nobody knows before all was read.
+        Err(Errno::EINVAL)
+    }
+
     fn seekable(&self) -> bool {
         true
     }

@@ -17,7 +17,7 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_dup, dup, &[Arg::Fd]),
     Call::full(raw::__NR_dup2, dup2, &[Arg::Fd, Arg::Fd]),
     Call::full(raw::__NR_dup3, dup3, &[Arg::Fd, Arg::Fd, Arg::Flags]),
-    Call::partial(raw::__NR_fcntl, fcntl, &[Arg::Fd, Arg::Int, Arg::Ptr], "directory notification is refused"),
+    Call::full(raw::__NR_fcntl, fcntl, &[Arg::Fd, Arg::Int, Arg::Ptr]),
     Call::full(raw::__NR_pipe, pipe, &[Arg::Ptr]),
     Call::full(raw::__NR_pipe2, pipe2, &[Arg::Ptr, Arg::Flags]),
 ];
@@ -124,6 +124,7 @@ fn fcntl(task: &Arc<Task>, args: &Args) -> SysResult {
         raw::F_GETPIPE_SZ => Ok(pipe::of_file(&file).ok_or(Errno::EBADF)?.capacity()),
         raw::F_ADD_SEALS => memfd::add_seals(&file, args.uint(2)).map(|()| 0),
         raw::F_GET_SEALS => memfd::seals(&file).map(|seals| seals as usize),
+        raw::F_NOTIFY => file.notify_of_entries(task, fd, args.uint(2)).map(|()| 0),
         raw::F_SETLEASE => set_lease(task, fd, &file, args.uint(2)),
         raw::F_GETLEASE => Ok(match file.inode.common().leases.held(&file) {
             Some(leases::Kind::Read) => raw::F_RDLCK,

@@ -209,7 +209,9 @@ fn umask(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn inotify_add_watch(task: &Arc<Task>, args: &Args) -> SysResult {
     let mask = args.uint(2);
-    if mask & raw::IN_ALL_EVENTS == 0 {
+    const FLAGS: u32 =
+        raw::IN_ONLYDIR | raw::IN_DONT_FOLLOW | raw::IN_EXCL_UNLINK | raw::IN_MASK_ADD | raw::IN_MASK_CREATE | raw::IN_ONESHOT;
+    if mask & (raw::IN_ALL_EVENTS | FLAGS) == 0 || mask & raw::IN_MASK_ADD != 0 && mask & raw::IN_MASK_CREATE != 0 {
         return Err(Errno::EINVAL);
     }
     let file = task.file(args.int(0))?;

@@ -132,7 +132,8 @@ fn copy_file_range(task: &Arc<Task>, args: &Args) -> SysResult {
     if args.uint(5) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (from_offset, to_offset) = (read_offset(task, args.raw(1))?, read_offset(task, args.raw(3))?);
+    let given = |address: u64| if address == 0 { Ok(None) } else { task.read::<u64>(address).map(Some) };
+    let (from_offset, to_offset) = (given(args.raw(1))?, given(args.raw(3))?);
     let types = [input.inode.file_type(), output.inode.file_type()];
     if types.contains(&FileType::Directory) {
         return Err(Errno::EISDIR);
@@ -143,20 +144,28 @@ fn copy_file_range(task: &Arc<Task>, args: &Args) -> SysResult {
     if !input.readable() || !output.writable() || output.appends() {
         return Err(Errno::EBADF);
     }
-    if input.inode.attributes()?.device != output.inode.attributes()?.device {
+    let attributes = input.inode.attributes()?;
+    // Filesystems do not copy into each other.
+    if attributes.device != output.inode.attributes()?.device {
         return Err(Errno::EXDEV);
     }
     let length = args.size(4).min(MAX_TRANSFER);
     let mut from = Side { file: &input, at: from_offset };
     let mut to = Side { file: &output, at: to_offset };
     let (start, target) = (from.position()?, to.position()?);
-    let (end, target_end) = (start.saturating_add(length as u64), target.saturating_add(length as u64));
-    if end > i64::MAX as u64 || target_end > i64::MAX as u64 {
+    let wanted = args.raw(4);
+    if start.checked_add(wanted).is_none() || target.checked_add(wanted).is_none() {
         return Err(Errno::EOVERFLOW);
     }
+    if start > i64::MAX as u64 || target > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
     // What lies behind the end is no part of the copy, and cannot overlap with it.
-    let length = length.min(usize::try_from(input.inode.attributes()?.size.saturating_sub(start)).unwrap_or(usize::MAX));
-    let (end, target_end) = (start + length as u64, target + length as u64);
+    let length = length.min(usize::try_from(attributes.size.saturating_sub(start)).unwrap_or(usize::MAX));
+    let (end, target_end) = (start + length as u64, target.saturating_add(length as u64));
+    if length > 0 && target_end > i64::MAX as u64 {
+        return Err(Errno::EFBIG);
+    }
     if Arc::ptr_eq(&input.inode, &output.inode) && start < target_end && target < end {
         return Err(Errno::EINVAL);
     }
@@ -199,6 +208,8 @@ fn splice(task: &Arc<Task>, args: &Args) -> SysResult {
             Side { file: &output, at: offset.map(|offset| offset + count as u64) }.store(task, out_address)?;
             Ok(count)
         }
+        // What has neither a place in a tree nor is a stream cannot be spliced from.
+        (None, _) if matches!(input.inode.file_type(), FileType::Anonymous | FileType::Directory) => Err(Errno::EINVAL),
         (None, Some(to)) => {
             if in_address != 0 && !input.ops.seekable() || input.inode.file_type() == FileType::Directory {
                 return Err(Errno::EINVAL);

@@ -221,7 +221,14 @@ fn change(task: &Arc<Task>, place: &Place, decide: impl FnOnce(&Attributes, &Cre
     let present = place.inode().attributes()?;
     let changes = decide(&present, &task.credentials())?;
     place.inode().set_attributes(&changes)?;
-    watch::name_event(&place.name, raw::IN_ATTRIB);
+    // One time alone looks like what would have set it.
+    let event = match (changes.accessed, changes.modified) {
+        _ if changes.permissions.is_some() || changes.uid.is_some() || changes.gid.is_some() => raw::IN_ATTRIB,
+        (Some(_), None) => raw::IN_ACCESS,
+        (None, Some(_)) => raw::IN_MODIFY,
+        _ => raw::IN_ATTRIB,
+    };
+    watch::name_event(&place.name, event);
     Ok(0)
 }
 

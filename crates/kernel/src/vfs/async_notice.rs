@@ -86,6 +86,13 @@ fn readiness(signal: i32, code: i32, band: u32, fd: i32) -> Siginfo {
     info
 }
 
+/// Tells the owner of a file that something came up that is no readiness.
+pub(super) fn send_message(kernel: &Kernel, owner: i32, signal: i32, fd: i32) {
+    /// `si_code` `POLL_MSG` and its `si_band`: `POLLIN | POLLRDNORM | POLLMSG`.
+    const MESSAGE: (i32, u32) = (3, 0x441);
+    tell(kernel, owner, &readiness(signal, MESSAGE.0, MESSAGE.1, fd));
+}
+
 impl Wake for Notice {
     fn wake(&self, events: PollEvents) {
         let Some(kernel) = self.kernel.upgrade() else { return };
@@ -122,12 +129,9 @@ impl AsyncNotice {
 }
 
 impl File {
-    /// Tells the file's owner that its lease is in somebody's way; `fd` is the descriptor that the lease was taken through.
-    pub fn tell_of_break(&self, kernel: &Kernel, fd: i32) {
-        /// `si_code` `POLL_MSG` and its `si_band`: `POLLIN | POLLRDNORM | POLLMSG`.
-        const MESSAGE: (i32, u32) = (3, 0x441);
-        let info = readiness(self.owner_signal.load(Ordering::Relaxed), MESSAGE.0, MESSAGE.1, fd);
-        tell(kernel, self.owner.load(Ordering::Relaxed), &info);
+    /// Tells the file's owner that its lease is in somebody's way; `fd` is the descriptor through which it was asked for.
+    pub fn tell_of_message(&self, kernel: &Kernel, fd: i32) {
+        send_message(kernel, self.owner.load(Ordering::Relaxed), self.owner_signal.load(Ordering::Relaxed), fd);
     }
 
     /// `FASYNC` on or off. Files without readiness take no notice, as on Linux.
@@ -167,6 +171,7 @@ impl File {
             notice.owner.store(self.owner.load(Ordering::Relaxed), Ordering::Relaxed);
             notice.signal.store(self.owner_signal.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        self.directory_notice.owner_changed(self.owner.load(Ordering::Relaxed), self.owner_signal.load(Ordering::Relaxed));
         if let Some((_, urgent)) = &*self.async_notice.urgent.lock() {
             urgent.owner.store(self.owner.load(Ordering::Relaxed), Ordering::Relaxed);
         }

@@ -58,7 +58,7 @@ pub fn link(place: &Path, walk: &Walk<'_>, path: &[u8]) -> Result<(), Errno> {
     directory.link(&parent.component, place.inode())?;
     let _ = parent.directory.name.adopt(&parent.component, Arc::clone(place.inode()));
     watch::entry_event(&**directory, &parent.component, place.inode().file_type(), raw::IN_CREATE, 0);
-    watch::name_event(&place.name, raw::IN_ATTRIB);
+    place.inode().common().watches.notify(raw::IN_ATTRIB, 0, None);
     Ok(())
 }
 
@@ -104,11 +104,14 @@ pub fn remove(walk: &Walk<'_>, path: &[u8], directory: bool) -> Result<(), Errno
         inode.unlink(&parent.component)?
     }
     parent.directory.name.forget(&parent.component);
-    watch::entry_event(&**inode, &parent.component, file_type, raw::IN_DELETE, 0);
-    if name.inode.attributes().is_ok_and(|attributes| attributes.links == 0) {
-        name.inode.common().watches.notify(raw::IN_DELETE_SELF, 0, None);
+    if directory {
+        watch::name_removed(&*name.inode);
     } else {
         name.inode.common().watches.notify(raw::IN_ATTRIB, 0, None);
+    }
+    watch::entry_event(&**inode, &parent.component, file_type, raw::IN_DELETE, 0);
+    if !directory {
+        watch::name_removed(&*name.inode);
     }
     Ok(())
 }
@@ -170,11 +173,19 @@ pub fn rename((old, old_path): (&Walk<'_>, &[u8]), (new, new_path): (&Walk<'_>, 
     let kind = source.inode.file_type();
     watch::entry_event(&**from.directory.inode(), &from.component, kind, raw::IN_MOVED_FROM, cookie);
     watch::entry_event(&**to.directory.inode(), &to.component, kind, raw::IN_MOVED_TO, cookie);
+    if let (Some(target), false) = (&target, exchange) {
+        target.inode.common().watches.notify(raw::IN_ATTRIB, 0, None);
+    }
     source.inode.common().watches.notify(raw::IN_MOVE_SELF, 0, None);
-    if let (Some(target), false) = (&target, exchange)
-        && target.inode.attributes().is_ok_and(|attributes| attributes.links == 0)
-    {
-        target.inode.common().watches.notify(raw::IN_DELETE_SELF, 0, None);
+    match &target {
+        Some(target) if exchange => {
+            let (kind, cookie) = (target.inode.file_type(), watch::next_cookie());
+            watch::entry_event(&**to.directory.inode(), &to.component, kind, raw::IN_MOVED_FROM, cookie);
+            watch::entry_event(&**from.directory.inode(), &from.component, kind, raw::IN_MOVED_TO, cookie);
+            target.inode.common().watches.notify(raw::IN_MOVE_SELF, 0, None);
+        }
+        Some(target) => watch::name_removed(&*target.inode),
+        None => {}
     }
     Ok(())
 }

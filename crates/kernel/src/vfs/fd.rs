@@ -150,6 +150,7 @@ impl FdTable {
     /// What follows once a descriptor of this table was taken out: record locks on the file end, and the file hears of it.
     pub fn closed(&self, file: &Arc<File>, task: &Arc<Task>) {
         file.inode.common().locks.release(self.owner);
+        file.directory_notice.end(file);
         file.ops.flush(file, task);
     }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::Path;
 use super::async_notice::AsyncNotice;
+use super::directory_notice::DirectoryNotice;
 use super::inode::{DirectorySink, Inode};
 use super::locks::LockOwner;
 use super::watch;
@@ -176,6 +177,8 @@ pub struct File {
     pub epolls: EpollLinks,
     /// Who sends `SIGIO` while `FASYNC` is set.
     pub async_notice: AsyncNotice,
+    /// Who sends `SIGIO` for changes of a directory.
+    pub directory_notice: DirectoryNotice,
     /// Held by files that were opened by name for writing.
     pub write_access: OnceLock<WriteAccess>,
     /// Held by files that were opened by name for reading alone.
@@ -187,6 +190,7 @@ pub struct File {
 impl File {
     /// A description with its `O_*` flags.
     pub fn new(ops: Arc<dyn FileOps>, inode: Arc<dyn Inode>, path: Option<Path>, flags: u32) -> Arc<Self> {
+        watch::file_opened(&*inode);
         let flags = AtomicU32::new(flags & !(raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC));
         Arc::new(Self {
             ops,
@@ -198,6 +202,7 @@ impl File {
             owner_signal: AtomicI32::new(0),
             epolls: EpollLinks::default(),
             async_notice: AsyncNotice::default(),
+            directory_notice: DirectoryNotice::default(),
             write_access: OnceLock::new(),
             read_access: OnceLock::new(),
             created: AtomicBool::new(false),
@@ -268,6 +273,7 @@ impl Drop for File {
     fn drop(&mut self) {
         self.epolls.file_gone(self);
         self.async_notice.end(self);
+        self.directory_notice.end(self);
         self.inode.common().locks.release(LockOwner::description(self));
         self.inode.common().leases.release(self);
         if let Some(path) = &self.path {
@@ -277,5 +283,6 @@ impl Drop for File {
             watch::file_event(self, if self.writable() { raw::IN_CLOSE_WRITE } else { raw::IN_CLOSE_NOWRITE });
         }
         self.ops.release(self);
+        watch::file_closed(&*self.inode);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use cloudpilot_abi::Errno;
 use cloudpilot_abi::types::Timespec;
@@ -166,6 +166,10 @@ pub struct InodeCommon {
     pub watches: InodeWatches,
     /// Writers, or programs that run from it.
     pub writers: WriteCount,
+    /// Open files of any kind.
+    pub opens: AtomicI64,
+    /// Its last name is gone, and its watchers were not told yet because it is open.
+    pub is_removed: AtomicBool,
     /// Files that were opened by name for reading alone.
     pub readers: AtomicI64,
 }

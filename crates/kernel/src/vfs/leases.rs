@@ -142,7 +142,7 @@ impl State {
             *(if writes { &mut lease.ended_at } else { &mut lease.downgraded_at }) = Some(until);
             told.extend(lease.file.upgrade().map(|file| (file, lease.fd)));
         }
-        told.iter().for_each(|(file, fd)| file.tell_of_break(kernel, *fd));
+        told.iter().for_each(|(file, fd)| file.tell_of_message(kernel, *fd));
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod anonymous;
 pub mod async_notice;
+pub mod directory_notice;
 pub mod entries;
 pub mod fd;
 pub mod file;

@@ -21,6 +21,9 @@ const O_TMPFILE_BIT: u32 = 0o20_000_000;
 /// What counts beside `O_PATH`.
 pub const PATH_FLAGS: u32 = raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
 
+/// Filesystems whose files are made up while they are read: they know no `O_DIRECT`.
+const GENERATED: [&str; 4] = ["proc", "sysfs", "cgroup2", "nsfs"];
+
 /// Opens or makes a file. `mode` counts only with `O_CREAT` and `O_TMPFILE`; the umask is applied here.
 pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>, Errno> {
     let task = walk.task;
@@ -30,6 +33,9 @@ pub fn open(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<Arc<F
         return Err(Errno::EINVAL);
     }
     if flags & O_TMPFILE_BIT != 0 {
+        if flags & raw::O_CREAT != 0 {
+            return Err(Errno::EINVAL);
+        }
         return open_unlisted(walk, path, flags, mode);
     }
     if flags & raw::O_PATH != 0 {
@@ -136,15 +142,20 @@ fn open_place(task: &Arc<Task>, walk: &Walk<'_>, place: Path, flags: u32, check:
     }
     let is_regular = file_type == FileType::Regular;
     let access = if changes && is_regular { Some(WriteAccess::take(&inode)?.through(&place.mount)) } else { None };
+    if flags & raw::O_DIRECT != 0 && !(is_regular && !GENERATED.contains(&place.mount.kind.as_str()) || file_type == FileType::Fifo) {
+        return Err(Errno::EINVAL);
+    }
     let read_access = (accesses == READ && is_regular).then(|| ReadAccess::take(&inode));
     leases::break_leases(task, &inode, changes, flags & raw::O_NONBLOCK != 0)?;
     if truncates && is_regular {
         inode.set_attributes(&SetAttributes { size: Some(0), ..SetAttributes::default() })?;
         task.kernel.settle_mappings();
-        watch::name_event(&place.name, raw::IN_MODIFY);
     }
     let ops = Arc::clone(&inode).open(flags, task)?;
     watch::name_event(&place.name, raw::IN_OPEN);
+    if truncates && is_regular {
+        watch::name_event(&place.name, raw::IN_MODIFY);
+    }
     let file = File::new(ops, inode, Some(place), flags);
     if accesses & WRITE != 0
         && let Some(access) = access
@@ -173,6 +184,7 @@ fn open_unlisted(walk: &Walk<'_>, path: &[u8], flags: u32, mode: u32) -> Result<
     let text = format!("#{}", inode.attributes()?.inode);
     let name = Name::unlisted(&directory.name, text.as_bytes(), Arc::clone(&inode));
     let ops = Arc::clone(&inode).open(flags & !raw::O_DIRECTORY, walk.task)?;
+    watch::name_event(&name, raw::IN_OPEN);
     let access = WriteAccess::take(&inode)?.through(&directory.mount);
     let file = File::new(ops, inode, Some(Path { mount: directory.mount, name }), flags);
     let _ = file.write_access.set(access);

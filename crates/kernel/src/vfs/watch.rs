@@ -69,11 +69,16 @@ impl InodeWatches {
 
     /// Announces an event to the watchers of this inode.
     pub fn notify(&self, mask: u32, cookie: u32, name: Option<&[u8]>) {
+        self.notify_unless(mask, cookie, name, 0);
+    }
+
+    /// The same without those whose mask has one of the bits of `excluding`.
+    fn notify_unless(&self, mask: u32, cookie: u32, name: Option<&[u8]>, excluding: u32) {
         if ACTIVE.load(Ordering::SeqCst) == 0 {
             return;
         }
         let Some(list) = self.list.get() else { return };
-        for watch in list.lock().iter() {
+        for watch in list.lock().iter().filter(|watch| watch.mask & excluding == 0) {
             // `IN_IGNORED` and friends go to everybody.
             if mask & raw::IN_ALL_EVENTS == 0 || watch.mask & mask & raw::IN_ALL_EVENTS != 0 {
                 watch.watcher.event(mask, cookie, name);
@@ -107,9 +112,41 @@ pub fn name_event(name: &Name, mask: u32) {
     let mask = mask | kind_bit(name.inode.file_type());
     let place = name.place.read().clone();
     if let Some((parent, last)) = place {
-        parent.inode.common().watches.notify(mask, 0, Some(&last));
+        // What a directory does not list any more still tells it, unless it asked not to hear.
+        let excluding = if name.is_deleted() { raw::IN_EXCL_UNLINK } else { 0 };
+        parent.inode.common().watches.notify_unless(mask, 0, Some(&last), excluding);
     }
     name.inode.common().watches.notify(mask, 0, None);
+}
+
+/// An inode may have lost its last name: its watchers hear that it is gone, once nobody has it open.
+pub fn name_removed(inode: &dyn Inode) {
+    let common = inode.common();
+    if !inode.attributes().is_ok_and(|attributes| attributes.links == 0) {
+        return;
+    }
+    common.is_removed.store(true, Ordering::SeqCst);
+    if common.opens.load(Ordering::SeqCst) == 0 {
+        tell_removed(inode);
+    }
+}
+
+fn tell_removed(inode: &dyn Inode) {
+    if inode.common().is_removed.swap(false, Ordering::SeqCst) {
+        inode.common().watches.notify(raw::IN_DELETE_SELF, 0, None);
+    }
+}
+
+/// A file was opened.
+pub fn file_opened(inode: &dyn Inode) {
+    inode.common().opens.fetch_add(1, Ordering::SeqCst);
+}
+
+/// A file was closed for good.
+pub fn file_closed(inode: &dyn Inode) {
+    if inode.common().opens.fetch_sub(1, Ordering::SeqCst) == 1 {
+        tell_removed(inode);
+    }
 }
 
 /// Something was done through an open file.

@@ -166,7 +166,7 @@ impl Inotify {
     /// `inotify_add_watch(2)`: a new watch, or the change of the one on the same inode.
     pub fn add(&self, inode: &Arc<dyn Inode>, path: Option<Path>, mask: u32) -> Result<i32, Errno> {
         self.sweep();
-        let events = mask & raw::IN_ALL_EVENTS;
+        let events = mask & (raw::IN_ALL_EVENTS | raw::IN_EXCL_UNLINK);
         let one_shot = mask & raw::IN_ONESHOT != 0;
         let mut state = self.state.lock();
         let known = state.of_inode.get(&address(inode)).copied();
@@ -268,6 +268,10 @@ impl FileOps for Inotify {
 
     fn describe(&self, _file: &File) -> String {
         let state = self.state.lock();
-        state.watches.iter().map(|(number, watch)| format!("inotify wd:{number:x} mask:{:x}\n", watch.mask)).collect()
+        let line = |(number, watch): (&i32, &Watch)| {
+            let (inode, device) = watch.inode.attributes().map_or((0, 0), |attributes| (attributes.inode, attributes.device));
+            format!("inotify wd:{number:x} ino:{inode:x} sdev:{device:x} mask:{:x} ignored_mask:0 \n", watch.mask & raw::IN_ALL_EVENTS)
+        };
+        state.watches.iter().map(line).collect()
     }
 }
