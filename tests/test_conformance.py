@@ -28,6 +28,7 @@ FAMILIES = [
     "dispatches",
     "tracing",
     "tracees",
+    "tracers",
     "seizing",
     "contents",
     "paths",

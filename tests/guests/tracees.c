@@ -1,88 +1,10 @@
-/* Tracees in detail, ptrace(2): what is asked about them, who learns of their ends, what becomes of them without their tracer. */
-#include "case.h"
-#include <linux/ptrace.h>
-#include <stddef.h>
-#include <sys/user.h>
-
-static long trace(long request, pid_t pid, unsigned long address, unsigned long data) {
-    return syscall(SYS_ptrace, request, pid, address, data);
-}
-
-static pid_t next_pid;
-/* Waits for news of this process or thread; answers its status. */
-static int wait_for(pid_t pid) {
-    int status = -1;
-    next_pid = waitpid(pid, &status, __WALL);
-    return next_pid < 0 ? -errno : status;
-}
-
-static int go(long request, pid_t pid, int number) {
-    if (trace(request, pid, 0, number))
-        return -errno;
-    return wait_for(pid);
-}
-
-#define STOPPED(number) ((number) << 8 | 0x7f)
-#define EVENT(event) (SIGTRAP << 8 | 0x7f | (event) << 16)
-#define CALL STOPPED(SIGTRAP | 0x80)
-
-/* A child that is traced by its parent and stopped; it runs this then. */
-static pid_t start(void (*body)(void), unsigned long options) {
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        alarm(20);
-        trace(PTRACE_TRACEME, 0, 0, 0);
-        raise(SIGSTOP);
-        body();
-        _exit(0);
-    }
-    wait_for(pid);
-    trace(PTRACE_SETOPTIONS, pid, 0, options | PTRACE_O_EXITKILL);
-    return pid;
-}
-
-static void finish(pid_t pid) {
-    kill(pid, SIGKILL);
-    while (WIFSTOPPED(wait_for(pid)))
-        ;
-}
-
-static char state(pid_t pid) {
-    char name[64], text[512] = "";
-    snprintf(name, sizeof name, "/proc/%d/stat", pid);
-    int fd = open(name, O_RDONLY);
-    if (fd < 0)
-        return '?';
-    ssize_t length = read(fd, text, sizeof text - 1);
-    close(fd);
-    char *end = length > 0 ? strrchr(text, ')') : NULL;
-    return end ? end[2] : '?';
-}
-
-/* Memory that processes share; what its words mean is up to each case. */
-static volatile long *shared;
-
-static volatile int caught, caught_code;
-static void note(int number, siginfo_t *info, void *context) {
-    caught = number;
-    caught_code = info->si_code;
-}
-
-static void hear(int number) {
-    struct sigaction action = {.sa_sigaction = note, .sa_flags = SA_SIGINFO};
-    sigaction(number, &action, NULL);
-}
+/* Tracees in detail, ptrace(2): what is asked about them, and how they stop. */
+#include "tracing.h"
 
 static void calls(void) {
     hear(SIGUSR1);
     syscall(SYS_getppid, 0x77001);
     _exit(caught == SIGUSR1 && caught_code == SI_KERNEL ? 5 : caught);
-}
-
-static void rests(void) {
-    for (;;)
-        pause();
 }
 
 /* Up to the call that has a mark. */
@@ -196,6 +118,12 @@ static void register_sets(void) {
     ERR("poke what is not there", trace(PTRACE_POKEUSR, pid, offsetof(struct user, u_comm), 0), EIO);
     OK("poke", trace(PTRACE_POKEUSR, pid, offsetof(struct user, regs.r15), 5));
     ERR("poke a segment", trace(PTRACE_POKEUSR, pid, offsetof(struct user, regs.cs), 0), EIO);
+    OK("address of a breakpoint", trace(PTRACE_POKEUSR, pid, offsetof(struct user, u_debugreg[0]), 0x1000));
+    OK("what it is", trace(PTRACE_PEEKUSR, pid, offsetof(struct user, u_debugreg[0]), (long)&word));
+    EQ("the same", word, 0x1000);
+    ERR("address of no program", trace(PTRACE_POKEUSR, pid, offsetof(struct user, u_debugreg[1]), 1UL << 63), EINVAL);
+    ERR("a register that is not there", trace(PTRACE_POKEUSR, pid, offsetof(struct user, u_debugreg[4]), 0), EIO);
+    OK("no breakpoints", trace(PTRACE_POKEUSR, pid, offsetof(struct user, u_debugreg[7]), 0));
     unsigned long base = 0;
     OK("a base", trace(30, pid, (long)&base, 0x1003));
     EQ("is the register", base, registers.fs_base);
@@ -255,12 +183,6 @@ static void pending_signals(void) {
     finish(pid);
 }
 
-static void stops_itself(void) {
-    raise(SIGTSTP);
-    raise(SIGSTOP);
-    _exit(7);
-}
-
 static void group_stops(void) {
     pid_t pid = start(stops_itself, 0);
     int status = go(PTRACE_CONT, pid, 0);
@@ -286,29 +208,23 @@ static void group_stops(void) {
     EQ("and continued", wait_for(pid), 7 << 8);
 }
 
-static pid_t sleeper(void) {
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        alarm(20);
-        rests();
-    }
-    UNTIL(state(pid) == 'S');
-    return pid;
-}
-
 static void seized_stops(void) {
     pid_t pid = sleeper();
     kill(pid, SIGSTOP);
     UNTIL(state(pid) == 'T');
     OK("attach to what is stopped", trace(PTRACE_ATTACH, pid, 0, 0));
+    OK("it is a tracee's stop at once", trace(PTRACE_SETOPTIONS, pid, 0, 0));
     EQ("it tells", wait_for(pid), STOPPED(SIGSTOP));
     EQ("and gets the signal", go(PTRACE_CONT, pid, 0), STOPPED(SIGSTOP));
+    siginfo_t info;
+    trace(PTRACE_GETSIGINFO, pid, 0, (long)&info);
+    EQ("which the kernel sent", info.si_code, SI_KERNEL);
     finish(pid);
     pid = sleeper();
     kill(pid, SIGSTOP);
     UNTIL(state(pid) == 'T');
     OK("seize what is stopped", trace(PTRACE_SEIZE, pid, 0, 0));
+    OK("that is one as well", trace(PTRACE_SETOPTIONS, pid, 0, 0));
     EQ("it tells, too", wait_for(pid), STOPPED(SIGSTOP) | PTRACE_EVENT_STOP << 16);
     OK("let it go on", trace(PTRACE_CONT, pid, 0, 0));
     OK("interrupt", trace(PTRACE_INTERRUPT, pid, 0, 0));
@@ -322,250 +238,6 @@ static void seized_stops(void) {
     EQ("also without a stop", wait_for(pid), STOPPED(SIGTRAP) | PTRACE_EVENT_STOP << 16);
     EQ("and again its signal", go(PTRACE_CONT, pid, 0), STOPPED(SIGCONT));
     finish(pid);
-}
-
-/* The parent hears of stops of its child that another traces. */
-static void stops_for_parent(pid_t tracee) {
-    trace(PTRACE_SEIZE, tracee, 0, 0);
-    shared[2] = 1;
-    wait_for(tracee);
-    trace(PTRACE_CONT, tracee, 0, SIGSTOP);
-    wait_for(tracee);
-    UNTIL(shared[3]);
-    trace(PTRACE_DETACH, tracee, 0, 0);
-    UNTIL(shared[4]);
-}
-
-static pid_t with_tracer(pid_t tracee, void (*body)(pid_t));
-static void stops_of_another(void) {
-    int status = 0;
-    shared[2] = shared[3] = shared[4] = 0;
-    pid_t pid = sleeper();
-    pid_t tracer = with_tracer(pid, stops_for_parent);
-    UNTIL(shared[2]);
-    kill(pid, SIGSTOP);
-    EQ("a stop for two", waitpid(pid, &status, WUNTRACED), pid);
-    EQ("the signal", status, STOPPED(SIGSTOP));
-    shared[3] = 1;
-    UNTIL(state(pid) == 'T');
-    EQ("stays when the tracer goes", state(pid), 'T');
-    shared[4] = 1;
-    wait_for(tracer);
-    kill(pid, SIGCONT);
-    UNTIL(state(pid) == 'S');
-    EQ("until continued", state(pid), 'S');
-    EQ("which is heard", waitpid(pid, &status, WCONTINUED), pid);
-    kill(pid, SIGKILL);
-    wait_for(pid);
-}
-
-static void two_parents(void) {
-    int status;
-    shared[0] = shared[1] = shared[2] = 0;
-    fflush(stdout);
-    pid_t tracee = fork();
-    if (tracee == 0) {
-        alarm(20);
-        UNTIL(shared[1]);
-        _exit(3);
-    }
-    pid_t tracer = fork();
-    if (tracer == 0) {
-        alarm(20);
-        int bad = trace(PTRACE_SEIZE, tracee, 0, 0) != 0;
-        shared[0] = 1;
-        UNTIL(shared[2]);
-        int status = wait_for(tracee);
-        _exit(bad ? 100 : WIFEXITED(status) ? WEXITSTATUS(status) : 101);
-    }
-    UNTIL(shared[0]);
-    shared[1] = 1;
-    UNTIL(state(tracee) == 'Z');
-    EQ("ended", state(tracee), 'Z');
-    EQ("for its tracer first", waitpid(tracee, &status, WNOHANG), 0);
-    siginfo_t info = {0};
-    EQ("however it is asked for", waitid(P_PID, tracee, &info, WEXITED | WNOHANG | WNOWAIT), 0);
-    EQ("there is nothing", info.si_pid, 0);
-    shared[2] = 1;
-    EQ("the tracer's", wait_for(tracer), 3 << 8);
-    EQ("then its parent's", wait_for(tracee), 3 << 8);
-    /* The tracer ends without having asked. */
-    shared[0] = shared[1] = shared[2] = 0;
-    tracee = fork();
-    if (tracee == 0) {
-        alarm(20);
-        UNTIL(shared[1]);
-        _exit(4);
-    }
-    tracer = fork();
-    if (tracer == 0) {
-        alarm(20);
-        trace(PTRACE_SEIZE, tracee, 0, 0);
-        shared[0] = 1;
-        UNTIL(shared[2]);
-        _exit(0);
-    }
-    UNTIL(shared[0]);
-    shared[1] = 1;
-    UNTIL(state(tracee) == 'Z');
-    EQ("nobody asks", waitpid(tracee, &status, WNOHANG), 0);
-    shared[2] = 1;
-    EQ("the tracer ends", wait_for(tracer), 0);
-    EQ("its parent asks", wait_for(tracee), 4 << 8);
-}
-
-/* A tracer of its own for a tracee: what it does, then it ends. */
-static pid_t with_tracer(pid_t tracee, void (*body)(pid_t)) {
-    fflush(stdout);
-    pid_t tracer = fork();
-    if (tracer == 0) {
-        alarm(20);
-        body(tracee);
-        _exit(0);
-    }
-    return tracer;
-}
-
-static void seizes_and_goes(pid_t tracee) {
-    trace(PTRACE_SEIZE, tracee, 0, 0);
-    trace(PTRACE_INTERRUPT, tracee, 0, 0);
-    wait_for(tracee);
-}
-
-static void seizes_to_kill(pid_t tracee) {
-    trace(PTRACE_SEIZE, tracee, 0, PTRACE_O_EXITKILL);
-}
-
-static void sees_a_signal(pid_t tracee) {
-    trace(PTRACE_SEIZE, tracee, 0, 0);
-    kill(tracee, SIGUSR1);
-    wait_for(tracee);
-}
-
-static void does_not_see_it(pid_t tracee) {
-    trace(PTRACE_SEIZE, tracee, 0, 0);
-    kill(tracee, SIGUSR1);
-    UNTIL(state(tracee) == 't');
-}
-
-static pid_t spinner(void) {
-    shared[0] = shared[1] = 0;
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        alarm(20);
-        hear(SIGUSR1);
-        shared[0] = 1;
-        UNTIL(shared[1]);
-        _exit(caught ? 9 : 8);
-    }
-    UNTIL(shared[0]);
-    return pid;
-}
-
-static void without_tracer(void) {
-    pid_t pid = spinner();
-    EQ("a tracer goes", wait_for(with_tracer(pid, seizes_and_goes)), 0);
-    shared[1] = 1;
-    EQ("its tracee goes on", wait_for(pid), 8 << 8);
-    pid = spinner();
-    EQ("one that kills", wait_for(with_tracer(pid, seizes_to_kill)), 0);
-    EQ("has killed", wait_for(pid), SIGKILL);
-    pid = spinner();
-    EQ("one that saw a signal", wait_for(with_tracer(pid, sees_a_signal)), 0);
-    shared[1] = 1;
-    EQ("took it along", wait_for(pid), 8 << 8);
-    pid = spinner();
-    EQ("one that did not", wait_for(with_tracer(pid, does_not_see_it)), 0);
-    shared[1] = 1;
-    EQ("did not", wait_for(pid), 9 << 8);
-}
-
-static void *pauses(void *unused) {
-    shared[0] = syscall(SYS_gettid);
-    rests();
-    return NULL;
-}
-
-static void *execs(void *unused) {
-    shared[0] = syscall(SYS_gettid);
-    execl("/bin/sh", "sh", "-c", "exit 6", NULL);
-    return NULL;
-}
-
-static void thread_execs(void) {
-    pthread_t thread;
-    pthread_create(&thread, NULL, execs, NULL);
-    rests();
-}
-
-static void thread_ends(void) {
-    pthread_t thread;
-    pthread_create(&thread, NULL, (void *(*)(void *))syscall, (void *)SYS_gettid);
-    pthread_join(thread, NULL);
-    _exit(2);
-}
-
-static void threads(void) {
-    unsigned long message = 0, thread = 0;
-    shared[0] = 0;
-    pid_t pid = start(thread_execs, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC);
-    EQ("a new thread", go(PTRACE_CONT, pid, 0), EVENT(PTRACE_EVENT_CLONE));
-    trace(PTRACE_GETEVENTMSG, pid, 0, (long)&thread);
-    EQ("it stops", wait_for(thread), STOPPED(SIGSTOP));
-    siginfo_t info;
-    trace(PTRACE_CONT, pid, 0, 0);
-    trace(PTRACE_CONT, thread, 0, 0);
-    EQ("it runs a program", wait_for(pid), EVENT(PTRACE_EVENT_EXEC));
-    OK("message", trace(PTRACE_GETEVENTMSG, pid, 0, (long)&message));
-    EQ("is its old number", message, thread);
-    EQ("which it was", shared[0], thread);
-    ERR("and is no more", trace(PTRACE_CONT, thread, 0, 0), ESRCH);
-    ERR("to wait for neither", waitpid(thread, NULL, __WALL | WNOHANG), ECHILD);
-    trace(PTRACE_GETSIGINFO, pid, 0, (long)&info);
-    EQ("details", info.si_code, SIGTRAP | PTRACE_EVENT_EXEC << 8);
-    EQ("a signal here is none", go(PTRACE_CONT, pid, SIGUSR1), 6 << 8);
-    pid = start(thread_ends, PTRACE_O_TRACECLONE);
-    EQ("a thread that ends", go(PTRACE_CONT, pid, 0), EVENT(PTRACE_EVENT_CLONE));
-    trace(PTRACE_GETEVENTMSG, pid, 0, (long)&thread);
-    wait_for(thread);
-    trace(PTRACE_CONT, pid, 0, 0);
-    trace(PTRACE_CONT, thread, 0, 0);
-    EQ("its end", wait_for(thread), 0);
-    EQ("its process's", wait_for(pid), 2 << 8);
-}
-
-static void *asks(void *pid) {
-    return (void *)(long)(trace(PTRACE_CONT, (long)pid, 0, 0) ? errno : 0);
-}
-
-static void *waits(void *pid) {
-    return (void *)(long)wait_for((long)pid);
-}
-
-static void *seizes(void *pid) {
-    return (void *)(long)(trace(PTRACE_SEIZE, (long)pid, 0, 0) ? errno : 0);
-}
-
-static void tracing_threads(void) {
-    pthread_t thread;
-    void *result;
-    pid_t pid = start(calls, 0);
-    pthread_create(&thread, NULL, asks, (void *)(long)pid);
-    pthread_join(thread, &result);
-    EQ("a tracer is a thread", (long)result, ESRCH);
-    trace(PTRACE_CONT, pid, 0, 0);
-    pthread_create(&thread, NULL, waits, (void *)(long)pid);
-    pthread_join(thread, &result);
-    EQ("any of them waits", (long)result, 0);
-    pid = spinner();
-    pthread_create(&thread, NULL, seizes, (void *)(long)pid);
-    pthread_join(thread, &result);
-    EQ("a thread seizes", (long)result, 0);
-    ERR("and is gone", trace(PTRACE_INTERRUPT, pid, 0, 0), ESRCH);
-    OK("for another", trace(PTRACE_SEIZE, pid, 0, 0));
-    shared[1] = 1;
-    EQ("who is told", wait_for(pid), 8 << 8);
 }
 
 static void vforks(void) {
@@ -629,11 +301,6 @@ int main(void) {
     pending_signals();
     group_stops();
     seized_stops();
-    stops_of_another();
-    two_parents();
-    without_tracer();
-    threads();
-    tracing_threads();
     events();
     states();
     return 0;

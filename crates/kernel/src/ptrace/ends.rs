@@ -56,6 +56,15 @@ pub fn task_ends(task: &Arc<Task>, status: ExitStatus, last: bool) {
     }
 }
 
+/// Another thread that execs has become the first one: whoever traced that before it ended has nothing to wait for.
+pub fn leader_replaced(process: &Arc<Process>) {
+    let before = std::mem::take(&mut process.family.lock().leader_tracer).upgrade();
+    if let Some(tracer) = before {
+        tracer.tracees.lock().leaderless.retain(|other| !Arc::ptr_eq(other, process));
+        tracer.changes.notify(PollEvents::IN);
+    }
+}
+
 /// Who is to ask for the end of a process before its parent does: the tracer of its first thread, unless that is the parent itself. It is told.
 pub fn holder(process: &Arc<Process>, parent: Option<&Arc<Process>>, status: ExitStatus) -> Option<Arc<Process>> {
     let tracer = std::mem::take(&mut process.family.lock().leader_tracer).upgrade()?;

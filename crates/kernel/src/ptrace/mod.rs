@@ -13,7 +13,7 @@ use cloudpilot_abi::types::Siginfo;
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
-pub use self::ends::{End, Tracees, holder, task_ends, thread_ends, tracer_ends};
+pub use self::ends::{End, Tracees, holder, leader_replaced, task_ends, thread_ends, tracer_ends};
 use crate::config::ExitStatus;
 use crate::signal;
 use crate::syscall::SysResult;
@@ -132,6 +132,8 @@ pub struct State {
     pub signal: i32,
     /// What `PTRACE_SETSIGINFO` made of the signal.
     pub changed: Option<Siginfo>,
+    /// Debug registers, which nothing comes of while no breakpoint is switched on in them.
+    pub debug: [u64; 8],
     /// `PTRACE_GETEVENTMSG`.
     pub message: u64,
     /// Number of the system call, or all ones.
@@ -228,8 +230,20 @@ pub fn listen(tracee: &Arc<Task>) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Waits until a tracee whose process was stopped when its tracer came has stopped for that.
+pub fn settle(tracer: &Task, tracee: &Arc<Task>) {
+    let is_settled = || {
+        let may_run = tracee.work().contains(crate::task::Work::EXIT) || !tracee.process.family.lock().stopped;
+        (may_run || tracee.ptrace.is_stopped()).then_some(())
+    };
+    tracer.block_killable(&tracer.process.changes, PollEvents::IN, is_settled);
+}
+
 /// `SIGCONT` was sent: who seized the task hears of it, before it comes to the signal.
 pub fn continued(task: &Arc<Task>) {
+    if let Some(tracer) = task.ptrace.tracer() {
+        tracer.changes.notify(PollEvents::IN);
+    }
     if task.ptrace.state.lock().seized {
         interrupt(task);
     }
@@ -267,27 +281,32 @@ pub fn detach(tracee: &Arc<Task>, number: i32) {
     resume(tracee, Resume::Continue, number);
 }
 
-/// A task that is about to end stops once more, if its tracer wants to see that. Not for `SIGKILL`, which waits for nobody.
+/// A task that is about to end stops once more, if its tracer wants to see that.
 pub fn before_end(task: &Arc<Task>) {
+    if was_killed(&task.process) {
+        // Nobody waits for the word of a tracer that is about to end itself: two that trace each other would never end.
+        let tracees: Vec<_> = task.process.tracees.lock().tasks.iter().filter_map(Weak::upgrade).collect();
+        tracees.iter().for_each(|tracee| tracee.parker.unpark());
+    }
     if !wants(task, EVENT_EXIT) {
         return;
     }
-    let status = {
-        let family = task.process.family.lock();
-        family.exiting.unwrap_or(ExitStatus::Exited(family.last_status))
-    };
-    let message = match status {
+    let message = match exit::status_of(task) {
         ExitStatus::Exited(code) => u64::from(code) << 8,
-        ExitStatus::Signaled(number) if u32::from(number) == raw::SIGKILL => return,
         ExitStatus::Signaled(number) => u64::from(number),
     };
     let code = raw::SIGTRAP as i32 | (EVENT_EXIT as i32) << 8;
     if tell(task, code, Some(notice(task, code)), Place::Elsewhere, message) {
         // Its end is decided; only the tracer's word or end lets it go.
-        while task.ptrace.state.lock().stop.is_some() {
+        let is_left_alone = || task.ptrace.tracer().is_none_or(|tracer| was_killed(&tracer));
+        while task.ptrace.state.lock().stop.is_some() && !is_left_alone() {
             task.park(None);
         }
     }
+}
+
+fn was_killed(process: &Process) -> bool {
+    process.family.lock().exiting == Some(ExitStatus::Signaled(raw::SIGKILL as u8))
 }
 
 /// What a tracer is told of stops that no signal is the reason for.
@@ -493,11 +512,8 @@ pub fn leave(task: &Task, flags: &mut u64, in_call: bool) {
     }
 }
 
-/// A task made by a traced one is traced, too, if the tracer asked for such events; it starts with a stop.
-pub fn inherit(task: &Arc<Task>, child: &Arc<Task>, event: u32) {
-    if !wants(task, event) {
-        return;
-    }
+/// A task made by a traced one is traced, too; it starts with a stop.
+pub fn inherit(task: &Arc<Task>, child: &Arc<Task>) {
     let Some(tracer) = task.ptrace.tracer() else { return };
     let (options, seized, by) = {
         let state = task.ptrace.state.lock();
@@ -510,7 +526,8 @@ pub fn inherit(task: &Arc<Task>, child: &Arc<Task>, event: u32) {
         child.ptrace.state.lock().interrupted = true;
         child.mark_work(crate::task::Work::SIGNAL);
     } else {
-        child.signals.lock().pending.push(signal::info_from_task(child, raw::SIGSTOP as i32, raw::SI_USER as i32));
+        // Nobody sent it.
+        child.signals.lock().pending.push(Siginfo { si_code: raw::SI_USER as i32, ..signal::info_from_kernel(raw::SIGSTOP as i32) });
         child.mark_work(crate::task::Work::SIGNAL);
     }
 }

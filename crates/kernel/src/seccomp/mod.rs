@@ -17,7 +17,7 @@ use self::listener::Notifier;
 use self::program::{Data, Instruction, Program};
 use crate::config::ExitStatus;
 use crate::syscall::{Args, SysResult};
-use crate::task::{Task, Work, exit};
+use crate::task::{Task, exit};
 use crate::{ptrace, signal};
 
 /// Most instructions of all filters of a task, `MAX_INSNS_PER_PATH`.
@@ -317,7 +317,7 @@ fn kill_thread(task: &Arc<Task>, number: u32) -> SysResult {
     if alone {
         exit::begin_group_exit(&task.process, ExitStatus::Signaled(number as u8));
     } else {
-        task.add_work(Work::EXIT);
+        exit::end_thread(task, ExitStatus::Signaled(number as u8));
     }
     Ok(0)
 }

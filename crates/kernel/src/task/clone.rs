@@ -146,8 +146,8 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     child.vfork.lock().clone_from(&vfork);
     enter(task, &child, arguments);
     let event = arguments.event();
-    if let Some(event) = event {
-        ptrace::inherit(task, &child, event);
+    if arguments.has(raw::CLONE_PTRACE) || event.is_some_and(|event| ptrace::wants(task, event)) {
+        ptrace::inherit(task, &child);
     }
     if workers::start(&child).is_err() {
         super::exit::finish(&child);

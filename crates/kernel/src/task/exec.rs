@@ -12,6 +12,7 @@ use super::{Credentials, Task, exit};
 use crate::config::ExitStatus;
 use crate::loader::{self, Program};
 use crate::mm::Mm;
+use crate::ptrace;
 use crate::syscall::user_dispatch;
 
 /// Bytes of `comm`, without its end.
@@ -34,6 +35,7 @@ pub fn exec(task: &Arc<Task>, program: &Program) -> Result<(), Errno> {
 fn take_over_leader(task: &Arc<Task>) {
     let pid = task.process.pid;
     if task.tid() != pid {
+        ptrace::leader_replaced(&task.process);
         task.kernel.tasks.remove_task(task.tid());
         task.set_tid(pid);
         task.kernel.tasks.insert_task(Arc::clone(task));

@@ -50,21 +50,34 @@ struct Enforcement(Weak<Process>);
 impl Expire for Enforcement {
     fn expire(&self) {
         let tasks = self.0.upgrade().map(|process| process.family.lock().tasks.clone());
-        tasks.iter().flatten().for_each(|task| task.interrupter.lock().kill());
+        // Those that left it may stay with a tracer, who reads their registers.
+        tasks.iter().flatten().filter(|task| task.is_in_guest()).for_each(|task| task.interrupter.lock().kill());
     }
 }
 
 /// Ends the calling thread; the last of a process ends the process. `status` is what `exit(2)` was given: it counts for the last thread only.
 pub fn begin_thread_exit(task: &Task, status: u8) {
+    end_thread(task, ExitStatus::Exited(status));
+}
+
+/// Ends one thread in this way; the last of a process ends the process.
+pub fn end_thread(task: &Task, status: ExitStatus) {
+    *task.ending.lock() = Some(status);
     {
         let mut family = task.process.family.lock();
         if family.tasks.len() == 1 {
-            family.exiting.get_or_insert(ExitStatus::Exited(status));
+            family.exiting.get_or_insert(status);
         }
-        // The status of a process whose threads all call exit(2) is that of the last one.
-        family.last_status = status;
+        // The status of a process whose threads all end by themselves is that of the last one.
+        family.last_status = Some(status);
     }
     task.add_work(Work::EXIT);
+}
+
+/// How a task that is to end does so: by itself, with its process, or because another thread execs.
+pub fn status_of(task: &Task) -> ExitStatus {
+    let own = *task.ending.lock();
+    own.or_else(|| task.process.family.lock().exiting).unwrap_or(ExitStatus::Exited(0))
 }
 
 /// Tells the parent of a change of state with `SIGCHLD` (`code` is one of `CLD_*`), and those who wait.
@@ -116,11 +129,7 @@ pub fn finish(task: &Arc<Task>) {
         family.tasks.is_empty()
     };
     if task.is_traced.load(Ordering::Relaxed) {
-        let status = {
-            let family = process.family.lock();
-            family.exiting.unwrap_or(ExitStatus::Exited(family.last_status))
-        };
-        ptrace::task_ends(task, status, last);
+        ptrace::task_ends(task, status_of(task), last);
     }
     if !last {
         ptrace::thread_ends(task);
@@ -192,7 +201,7 @@ fn finish_process(task: &Arc<Task>) {
     crate::tty::disassociate(kernel, process);
     let (status, children, parent, exit_signal, group) = {
         let mut family = process.family.lock();
-        let status = family.exiting.unwrap_or(ExitStatus::Exited(family.last_status));
+        let status = family.final_status();
         family.exiting = Some(status);
         let children = std::mem::take(&mut family.children);
         (status, children, family.parent.upgrade(), family.exit_signal, family.group)

@@ -33,6 +33,7 @@ pub use credentials::Credentials;
 pub use process::Process;
 
 use crate::Kernel;
+use crate::config::ExitStatus;
 use crate::mm::Mm;
 use crate::namespace;
 use crate::signal::TaskSignals;
@@ -153,6 +154,8 @@ pub struct Task {
     pub user_dispatch: Mutex<UserDispatch>,
     /// Whether there are any.
     pub is_dispatched: AtomicBool,
+    /// How it ends, if it does so by itself.
+    pub ending: Mutex<Option<ExitStatus>>,
     /// What a call to be restarted by `restart_syscall(2)` waits for.
     pub restart: Mutex<Option<Restart>>,
 }
@@ -230,6 +233,7 @@ impl Task {
             is_filtered: AtomicBool::new(false),
             user_dispatch: Mutex::default(),
             is_dispatched: AtomicBool::new(false),
+            ending: Mutex::new(None),
             restart: Mutex::new(None),
         })
     }

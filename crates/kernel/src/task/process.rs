@@ -70,6 +70,13 @@ pub enum Report {
     Continued,
 }
 
+impl Family {
+    /// How the process ends, as far as that can be said.
+    pub fn final_status(&self) -> ExitStatus {
+        self.exiting.or(self.last_status).unwrap_or(ExitStatus::Exited(0))
+    }
+}
+
 impl Process {
     /// A process without tasks or relations.
     pub fn new(pid: i32, numbers: &Arc<PidNamespace>, limits: ResourceLimits) -> Self {
@@ -137,8 +144,8 @@ pub struct Family {
     pub exit: Option<ExitStatus>,
     /// `exit_group(2)` is under way with this status.
     pub exiting: Option<ExitStatus>,
-    /// What the last `exit(2)` of a thread was given.
-    pub last_status: u8,
+    /// How the last thread ended that did so by itself.
+    pub last_status: Option<ExitStatus>,
     /// A thread execs and waits for the others to go.
     pub execing: bool,
     /// Its threads sleep until `SIGCONT`.

@@ -1,6 +1,6 @@
 //! Waiting for children, `wait(2)`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytemuck::Zeroable;
 use cloudpilot_abi::types::Siginfo;
@@ -100,8 +100,10 @@ fn look(task: &Arc<Task>, target: &Target, options: Options) -> Result<Option<Ne
     let children = task.process.family.lock().children.clone();
     let own_group = session::place(&task.process).0;
     let mut candidates = 0;
+    // Children of a thread that is gone are everybody's.
+    let is_mine = |child: &Process| !options.has(raw::__WNOTHREAD) || is_of(&child.family.lock().maker, task);
     for child in &children {
-        if !matches(child, target, own_group) || !right_kind(child, options) {
+        if !is_mine(child) || !matches(child, target, own_group) || !right_kind(child, options) {
             continue;
         }
         candidates += 1;
@@ -114,6 +116,11 @@ fn look(task: &Arc<Task>, target: &Target, options: Options) -> Result<Option<Ne
         (count, None) => candidates += count,
     }
     if candidates == 0 { Err(Errno::ECHILD) } else { Ok(None) }
+}
+
+/// Whether this is the thread, or there is no such thread any more.
+fn is_of(thread: &Weak<Task>, task: &Arc<Task>) -> bool {
+    thread.upgrade().is_none_or(|thread| Arc::ptr_eq(&thread, task))
 }
 
 /// Stops and ends of tasks that the caller traces; answers how many there are to wait for, too.
@@ -133,14 +140,15 @@ fn look_at_tracees(task: &Arc<Task>, target: &Target, options: Options, own_grou
         drop(tracees);
         return (1, Some(end_of_tracee(task, &end, options)));
     }
-    let tasks: Vec<Arc<Task>> = tracees.tasks.iter().filter_map(std::sync::Weak::upgrade).collect();
+    let tasks: Vec<Arc<Task>> = tracees.tasks.iter().filter_map(Weak::upgrade).collect();
     let leaderless = tracees.leaderless.iter().filter(|process| matches(process, target, own_group)).count();
     let pending = tracees.ends.iter().filter(|end| is_meant(end)).count() + leaderless;
     drop(tracees);
     let mut count = pending;
     for tracee in tasks {
         let in_group = matches!(target, Target::Group(_)) && matches(&tracee.process, target, own_group);
-        if !fits(tracee.tid()) && !in_group {
+        let is_meant = (fits(tracee.tid()) || in_group) && (!options.has(raw::__WNOTHREAD) || tracee.ptrace.is_traced_by(task));
+        if !is_meant {
             continue;
         }
         count += 1;

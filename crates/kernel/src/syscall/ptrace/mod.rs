@@ -17,7 +17,7 @@ use crate::signal;
 use crate::task::Task;
 
 /// This family.
-pub const CALLS: &[Call] = &[Call::partial(raw::__NR_ptrace, ptrace_call, &[Int, Int, Ptr, Size], "no debug registers")];
+pub const CALLS: &[Call] = &[Call::partial(raw::__NR_ptrace, ptrace_call, &[Int, Int, Ptr, Size], "no hardware breakpoints")];
 
 const TRACEME: i64 = 0;
 const PEEKTEXT: i64 = 1;
@@ -84,10 +84,10 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
             return Err(Errno::EPERM);
         }
         ptrace::attach(&task.process, Arc::downgrade(task), &target, options, seizes)?;
-        if seizes {
-            return Ok(0);
+        if !seizes {
+            signal::send_to_task(&target, &signal::info_from_kernel(raw::SIGSTOP as i32));
         }
-        signal::send_to_task(&target, &signal::info_from_task(task, raw::SIGSTOP as i32, raw::SI_USER as i32));
+        ptrace::settle(task, &target);
         return Ok(0);
     }
     if !target.ptrace.is_traced_by(task) {
@@ -159,11 +159,15 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         GETSIGMASK | SETSIGMASK if address != 8 => Err(Errno::EINVAL),
         GETSIGMASK => {
-            let mask = target.signals.lock().mask;
+            let mask = {
+                let signals = target.signals.lock();
+                signals.saved_mask.unwrap_or(signals.mask)
+            };
             task.write(data, &mask).map(|()| 0)
         }
         SETSIGMASK => {
             let mask: u64 = task.read(data)?;
+            target.signals.lock().saved_mask = None;
             signal::set_mask(&target, mask);
             Ok(0)
         }

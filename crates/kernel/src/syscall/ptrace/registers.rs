@@ -22,6 +22,9 @@ const CONTROL_MASK: usize = 28;
 const LEAST_CONTROL_MASK: u32 = 0xffbf;
 /// Where in `struct user` the debug registers lie.
 const DEBUG_REGISTERS: std::ops::Range<u64> = 848..912;
+/// The bits of the last of them that switch breakpoints on.
+const BREAKPOINTS_ON: u64 = 0xff;
+
 /// `struct user_regs_struct`.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
@@ -119,10 +122,26 @@ pub(super) fn set_registers(target: &Task, new: &UserRegisters) -> Result<(), Er
     Ok(())
 }
 
+fn debug_register(offset: u64) -> usize {
+    (offset - DEBUG_REGISTERS.start) as usize / size_of::<u64>()
+}
+
+/// Addresses of breakpoints are kept; none can be switched on.
+fn set_debug_register(target: &Task, number: usize, value: u64) -> SysResult {
+    match number {
+        0..4 if value >= target.kernel.platform.address_limits().highest => return Err(Errno::EINVAL),
+        4 | 5 => return Err(Errno::EIO),
+        7 if value & BREAKPOINTS_ON != 0 => return Err(Errno::EINVAL),
+        _ => {}
+    }
+    target.ptrace.state.lock().debug[number] = value;
+    Ok(0)
+}
+
 /// `PTRACE_PEEKUSER`: a word of `struct user`. `EIO` outside of it and between words.
 pub(super) fn peek_user(task: &Arc<Task>, target: &Arc<Task>, offset: u64, data: u64) -> SysResult {
-    let value = if DEBUG_REGISTERS.contains(&offset) {
-        0
+    let value = if DEBUG_REGISTERS.contains(&offset) && offset.is_multiple_of(8) {
+        target.ptrace.state.lock().debug[debug_register(offset)]
     } else {
         let all = registers(target)?;
         let words: &[u64] = bytemuck::cast_slice(bytemuck::bytes_of(&all));
@@ -137,8 +156,8 @@ pub(super) fn peek_user(task: &Arc<Task>, target: &Arc<Task>, offset: u64, data:
 
 /// `PTRACE_POKEUSER`: changes one. `EIO` where nothing can be changed.
 pub(super) fn poke_user(target: &Arc<Task>, offset: u64, value: u64) -> SysResult {
-    if DEBUG_REGISTERS.contains(&offset) {
-        return if value == 0 { Ok(0) } else { Err(Errno::EINVAL) };
+    if DEBUG_REGISTERS.contains(&offset) && offset.is_multiple_of(8) {
+        return set_debug_register(target, debug_register(offset), value);
     }
     let mut all = registers(target)?;
     let words: &mut [u64] = bytemuck::cast_slice_mut(bytemuck::bytes_of_mut(&mut all));
