@@ -17,6 +17,8 @@ FAMILIES = [
     "pipes",
     "options",
     "unix_sockets",
+    "internet",
+    "netlink",
     "timers",
     "memory",
     "credentials",

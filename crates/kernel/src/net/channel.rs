@@ -187,6 +187,13 @@ impl Channel {
         self.read(&mut Destination::own(&mut scratch), None, false).map(|taken| taken.count)
     }
 
+    /// How many of up to `most` bytes are there after the first `skip`.
+    pub fn measure(&self, skip: usize, most: usize) -> Result<usize, Errno> {
+        // One byte is looked at for the errors of a read.
+        self.read(&mut Destination::own(&mut [0]), Some(skip), false)?;
+        Ok(self.length().saturating_sub(skip).min(most))
+    }
+
     /// Leaves an error for the reader, after what is there.
     pub fn reset_reader(&self, errno: Errno) {
         self.state.lock().reset = true;

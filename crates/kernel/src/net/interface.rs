@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cloudpilot_abi::{Errno, raw, raw_ioctl};
 
 use super::host;
+use super::inet::local::Local;
 use crate::config::Network;
 use crate::task::Task;
 
@@ -65,6 +66,15 @@ pub fn all(network: Network) -> Vec<Interface> {
     interfaces
 }
 
+/// The same with the addresses that the loopback interface has by now.
+pub fn current(network: Network, local: &Local) -> Vec<Interface> {
+    let mut interfaces = all(network);
+    if let Some(loopback) = interfaces.iter_mut().find(|interface| interface.index == LOOPBACK_INDEX) {
+        loopback.addresses = local.all();
+    }
+    interfaces
+}
+
 /// The name of an interface by its number, without asking which there are: only those that exist are ever chosen.
 pub fn name_of(index: u32) -> Option<&'static [u8]> {
     match index {
@@ -114,7 +124,8 @@ pub fn ioctl(task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Err
     if !(raw_ioctl::SIOCGIFNAME..=raw_ioctl::SIOCSIFMAP).contains(&request) {
         return Err(Errno::ENOTTY);
     }
-    let interfaces = all(task.namespaces().net.network);
+    let space = Arc::clone(&task.namespaces().net);
+    let interfaces = current(space.network, &space.net.inet.local);
     if request == raw_ioctl::SIOCGIFCONF {
         return list(task, &interfaces, argument);
     }

@@ -26,6 +26,8 @@ pub const MSG_DONTWAIT: u32 = 0x40;
 pub const MSG_EOR: u32 = 0x80;
 /// Wait until the buffer is full.
 pub const MSG_WAITALL: u32 = 0x100;
+/// More is to come: hold it back.
+pub const MSG_MORE: u32 = 0x8000;
 /// Reports of errors rather than messages.
 pub const MSG_ERRQUEUE: u32 = 0x2000;
 /// No `SIGPIPE`.

@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use cloudpilot_abi::{Errno, raw, raw_net};
+use cloudpilot_abi::{Errno, raw, raw_ioctl, raw_net};
 use parking_lot::Mutex;
 
 use crate::io::{Destination, Source};
@@ -325,9 +325,10 @@ impl FileOps for SocketFile {
         self.socket.traffic()
     }
 
-    fn read(&self, _file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {
+    fn read(&self, file: &File, destination: &mut Destination<'_>, _offset: u64) -> Result<usize, Errno> {
         // Files in the message are closed, as nobody asked for them.
-        self.socket.receive(destination, 0).map(|message| message.count)
+        let flags = if file.nonblocking() { message::MSG_DONTWAIT } else { 0 };
+        self.socket.receive(destination, flags).map(|message| message.count)
     }
 
     fn write(&self, _file: &File, source: &mut Source<'_>, _offset: u64) -> Result<usize, Errno> {
@@ -356,8 +357,14 @@ impl FileOps for SocketFile {
         if writing { options.send_timeout } else { options.receive_timeout }
     }
 
-    fn ioctl(&self, _file: &File, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
-        self.socket.ioctl(task, request, argument)
+    fn ioctl(&self, file: &File, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
+        match request {
+            raw_ioctl::FIOSETOWN | raw_ioctl::SIOCSPGRP => file.set_owner(task, task.read(argument)?).map(|()| 0),
+            raw_ioctl::FIOGETOWN | raw_ioctl::SIOCGPGRP => {
+                task.write(argument, &task.shows_owner(file.owner.load(Ordering::Relaxed))).map(|()| 0)
+            }
+            _ => self.socket.ioctl(task, request, argument),
+        }
     }
 
     fn release(&self, _file: &File) {

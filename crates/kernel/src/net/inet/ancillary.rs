@@ -6,6 +6,7 @@ use cloudpilot_abi::types::Timespec;
 use cloudpilot_abi::{Errno, raw_net};
 
 use super::address;
+use super::local::Local;
 use crate::net::interface;
 use crate::net::message::Control;
 use crate::net::options::{
@@ -66,7 +67,7 @@ fn octet_or_default(bytes: &[u8]) -> Result<Option<u8>, Errno> {
 }
 
 /// The address of a `struct in_pktinfo` or `in6_pktinfo`; none leaves it to us. The interface must be one that there is.
-fn source(index: &[u8], ip: IpAddr) -> Result<Option<IpAddr>, Errno> {
+fn source(own: &Local, index: &[u8], ip: IpAddr) -> Result<Option<IpAddr>, Errno> {
     let index = number(index)? as u32;
     if index > interface::LOOPBACK_INDEX {
         return Err(Errno::ENODEV);
@@ -74,7 +75,7 @@ fn source(index: &[u8], ip: IpAddr) -> Result<Option<IpAddr>, Errno> {
     if ip.is_unspecified() {
         return Ok(None);
     }
-    let known = address::is_local(ip);
+    let known = own.has(ip);
     match ip {
         _ if known => Ok(Some(ip)),
         IpAddr::V4(_) => Err(Errno::ENETUNREACH),
@@ -84,13 +85,13 @@ fn source(index: &[u8], ip: IpAddr) -> Result<Option<IpAddr>, Errno> {
 
 impl Wishes {
     /// Decodes control data for a socket of `domain` and a destination that is v4 or not.
-    pub fn decode(domain: u32, v4: bool, controls: &[Control]) -> Result<Self, Errno> {
+    pub fn decode(own: &Local, domain: u32, v4: bool, controls: &[Control]) -> Result<Self, Errno> {
         let mut wishes = Self::default();
         for control in controls {
             let bytes = control.bytes.as_slice();
             match control.level {
-                LEVEL_IP if v4 => wishes.note_v4(control.kind, bytes)?,
-                LEVEL_IPV6 if domain == raw_net::AF_INET6 && !v4 => wishes.note_v6(control.kind, bytes)?,
+                LEVEL_IP if v4 => wishes.note_v4(own, control.kind, bytes)?,
+                LEVEL_IPV6 if domain == raw_net::AF_INET6 && !v4 => wishes.note_v6(own, control.kind, bytes)?,
                 // What is meant for other protocols is none of ours.
                 _ => {}
             }
@@ -98,7 +99,7 @@ impl Wishes {
         Ok(wishes)
     }
 
-    fn note_v4(&mut self, kind: i32, bytes: &[u8]) -> Result<(), Errno> {
+    fn note_v4(&mut self, own: &Local, kind: i32, bytes: &[u8]) -> Result<(), Errno> {
         match kind {
             IP_TTL => match number(bytes)? {
                 hops @ 1..=255 => self.hops = Some(hops as u8),
@@ -109,7 +110,7 @@ impl Wishes {
             IP_PKTINFO => {
                 let bytes: &[u8; 12] = bytes.try_into().map_err(|_| Errno::EINVAL)?;
                 let ip = std::net::Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]);
-                self.source = source(&bytes[..4], IpAddr::V4(ip))?;
+                self.source = source(own, &bytes[..4], IpAddr::V4(ip))?;
             }
             IP_RETOPTS => {}
             _ => return Err(Errno::EINVAL),
@@ -117,13 +118,13 @@ impl Wishes {
         Ok(())
     }
 
-    fn note_v6(&mut self, kind: i32, bytes: &[u8]) -> Result<(), Errno> {
+    fn note_v6(&mut self, own: &Local, kind: i32, bytes: &[u8]) -> Result<(), Errno> {
         match kind {
             IPV6_HOPLIMIT | IPV6_OLD_HOPLIMIT => self.hops = octet_or_default(bytes)?,
             IPV6_TCLASS => self.class = octet_or_default(bytes)?,
             IPV6_PKTINFO | IPV6_OLD_PKTINFO => {
                 let ip: [u8; 16] = bytes.get(..16).and_then(|ip| ip.try_into().ok()).ok_or(Errno::EINVAL)?;
-                self.source = source(&bytes[16..], IpAddr::V6(ip.into()))?;
+                self.source = source(own, &bytes[16..], IpAddr::V6(ip.into()))?;
             }
             IPV6_DONTFRAG => drop(number(bytes)?),
             _ => return Err(Errno::EINVAL),

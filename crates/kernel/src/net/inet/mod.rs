@@ -4,6 +4,7 @@ pub mod address;
 pub mod ancillary;
 pub mod groups;
 pub mod icmp;
+pub mod local;
 pub mod options;
 pub mod packets;
 pub mod ports;
@@ -50,6 +51,8 @@ pub struct Inet {
     pub udp_lite: Arc<Ports<Weak<UdpSocket>>>,
     /// Raw sockets and those for echo requests.
     pub packets: packets::RawSockets,
+    /// The loopback interface's addresses.
+    pub local: local::Local,
     /// Who joined which group.
     pub groups: groups::Groups,
     /// Held by whoever connects one socket to another.
@@ -65,6 +68,7 @@ impl Default for Inet {
             udp: Ports::new(true),
             udp_lite: Ports::new(true),
             packets: packets::RawSockets::default(),
+            local: local::Local::default(),
             groups: groups::Groups::default(),
             connecting: Mutex::new(()),
             turn: AtomicU64::new(0),
@@ -159,7 +163,7 @@ fn first_free_port(task: &Task) -> u16 {
 }
 
 /// Whether a task may bind a socket there.
-fn check_bind(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> Result<(), Errno> {
+fn check_bind(inet: &Inet, base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> Result<(), Errno> {
     if port != 0
         && task.is_some_and(|task| {
             port < first_free_port(task) && !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_BIND_SERVICE)
@@ -171,8 +175,12 @@ fn check_bind(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> R
     if ip.is_ipv4() && base.domain == raw_net::AF_INET6 && options.is_set(LEVEL_IPV6, IPV6_V6ONLY) {
         return Err(Errno::EINVAL);
     }
+    // An address of a link needs to say which link.
+    if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) && options.device == 0 {
+        return Err(Errno::EINVAL);
+    }
     let many = (base.kind != Kind::Stream || ip.is_ipv4()) && ip.is_multicast() || groups::is_broadcast(ip);
-    if ip.is_unspecified() || address::is_local(ip) || many || options.is_set(super::options::LEVEL_IP, IP_FREEBIND) {
+    if ip.is_unspecified() || inet.local.has(ip) || many || options.is_set(super::options::LEVEL_IP, IP_FREEBIND) {
         Ok(())
     } else {
         Err(Errno::EADDRNOTAVAIL)
@@ -180,10 +188,10 @@ fn check_bind(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> R
 }
 
 /// Whether something sent to `ip` can arrive: there is nothing but the loopback interface.
-fn check_route(base: &Base, ip: IpAddr) -> Result<(), Errno> {
+fn check_route(inet: &Inet, base: &Base, ip: IpAddr) -> Result<(), Errno> {
     if ip.is_ipv4() && base.domain == raw_net::AF_INET6 && base.options.lock().is_set(LEVEL_IPV6, IPV6_V6ONLY) {
         return Err(Errno::ENETUNREACH);
     }
     let many = base.kind != Kind::Stream && (ip.is_multicast() || groups::is_broadcast(ip));
-    if many || address::is_local(ip) { Ok(()) } else { Err(Errno::ENETUNREACH) }
+    if many || inet.local.has(ip) { Ok(()) } else { Err(Errno::ENETUNREACH) }
 }

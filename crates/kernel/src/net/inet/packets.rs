@@ -175,7 +175,7 @@ impl RawSocket {
         if groups::is_broadcast(to.ip()) && !self.base.options.lock().has(raw_net::SO_BROADCAST) {
             return Err(Errno::EACCES);
         }
-        super::check_route(&self.base, to.ip())?;
+        super::check_route(&self.inet, &self.base, to.ip())?;
         Ok(SocketAddr::new(to.ip(), 0))
     }
 
@@ -253,7 +253,7 @@ impl RawSocket {
             return Err(Errno::EINVAL);
         }
         let ip = |at: usize| IpAddr::from([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let from = if ip(12).is_unspecified() { address::source_for(to.ip()) } else { ip(12) };
+        let from = if ip(12).is_unspecified() { self.inet.local.source_for(to.ip()) } else { ip(12) };
         let route = Route { from: SocketAddr::new(from, 0), to: SocketAddr::new(ip(16), 0), hops: header[8], class: header[1] };
         self.inet.packets.arrive(&route, u32::from(header[9]), &bytes[length..]);
         Ok(())
@@ -271,7 +271,7 @@ impl Socket for RawSocket {
 
     fn bind(&self, _task: &Arc<Task>, address: &[u8]) -> Result<(), Errno> {
         let Given::Address(to) = self.decode(address)? else { return Err(Errno::EAFNOSUPPORT) };
-        super::check_bind(&self.base, None, to.ip(), 0)?;
+        super::check_bind(&self.inet, &self.base, None, to.ip(), 0)?;
         if self.base.kind == Kind::Datagram {
             let taken = |other: &Arc<Self>| !std::ptr::eq(&raw const **other, self) && other.state.lock().number == to.port();
             if to.port() != 0 && self.inet.packets.live().iter().any(taken) {
@@ -292,14 +292,14 @@ impl Socket for RawSocket {
             Given::Unspecified => self.state.lock().remote = None,
             Given::Address(to) => {
                 let to = address::target(to);
-                super::check_route(&self.base, to.ip())?;
+                super::check_route(&self.inet, &self.base, to.ip())?;
                 if self.base.kind == Kind::Datagram {
                     self.ensure_number();
                 }
                 let mut state = self.state.lock();
                 state.remote = Some(to);
                 if state.local.is_unspecified() {
-                    state.local = address::source_for(to.ip());
+                    state.local = self.inet.local.source_for(to.ip());
                 }
             }
         }
@@ -318,7 +318,7 @@ impl Socket for RawSocket {
         if self.has_headers() && length < icmp::IP_HEADER {
             return Err(Errno::EINVAL);
         }
-        let wishes = Wishes::decode(self.base.domain, self.is_v4(), &message.controls)?;
+        let wishes = Wishes::decode(&self.inet.local, self.base.domain, self.is_v4(), &message.controls)?;
         let (from, to) = {
             let state = self.state.lock();
             let to = self.destination(message, &state)?;
@@ -326,7 +326,7 @@ impl Socket for RawSocket {
                 return Err(Errno::EPIPE);
             }
             let local = Some(state.local).filter(|local| !local.is_unspecified() && !local.is_multicast());
-            (wishes.source.or(local).unwrap_or_else(|| address::source_for(to.ip())), to)
+            (wishes.source.or(local).unwrap_or_else(|| self.inet.local.source_for(to.ip())), to)
         };
         let mut bytes = source.take_vec(length)?;
         if self.has_headers() {

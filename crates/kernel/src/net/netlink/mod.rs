@@ -1,5 +1,7 @@
-//! `NETLINK_ROUTE`, as far as programs ask it which interfaces and addresses there are, `rtnetlink(7)`. Nothing can be changed.
+//! `NETLINK_ROUTE`, as far as programs ask it which interfaces and addresses there are, `rtnetlink(7)`. Nothing can be changed but the loopback
+//! interface's addresses.
 
+mod addresses;
 mod options;
 
 use std::any::Any;
@@ -11,8 +13,10 @@ use cloudpilot_abi::{Errno, raw_ioctl, raw_net};
 use parking_lot::Mutex;
 
 use super::inbox::{Datagram, Inbox};
+use super::inet::Inet;
 use super::interface::{self, Interface};
 use super::message::{Credentials, Incoming, MSG_OOB, MSG_TRUNC, Outgoing};
+use super::options::is_administrator;
 use super::{Base, Kind, Net, Shutdown, Socket, routes};
 use crate::config::Network;
 use crate::io::{Destination, Source};
@@ -39,12 +43,19 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_GETNEIGH: u16 = 30;
 const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
+/// The highest kind of request.
+const RTM_MAX: u16 = 123;
+const NLMSG_MIN_TYPE: u16 = 16;
+const NLM_F_REQUEST: u16 = 1;
+/// The answer holds the request's header only.
+const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
@@ -75,6 +86,7 @@ pub struct NetlinkSocket {
     base: Base,
     network: Network,
     numbers: Arc<Numbers>,
+    inet: Arc<Inet>,
     number: Mutex<Option<u32>>,
     /// Groups that it joined, a bit for each.
     groups: Mutex<u64>,
@@ -96,6 +108,7 @@ pub fn socket(net: &Net, network: Network, kind: u32, protocol: u32) -> Result<A
         base,
         network,
         numbers: Arc::clone(&net.netlink),
+        inet: Arc::clone(&net.inet),
         number: Mutex::new(None),
         groups: Mutex::new(0),
         inbox: Inbox::default(),
@@ -157,6 +170,17 @@ pub(super) fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
+/// Attributes one after the other, as far as their lengths make sense.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let header: [u8; 4] = *rest.first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([header[2], header[3]]), value))
+    })
+}
+
 /// `struct ifinfomsg` and its attributes.
 fn link(interface: &Interface) -> Vec<u8> {
     let mut body = vec![0, 0];
@@ -207,17 +231,16 @@ fn asked_for<'a>(interfaces: &'a [Interface], body: &[u8]) -> Option<&'a Interfa
     if index != 0 {
         return interfaces.iter().find(|interface| interface.index == index);
     }
-    let mut rest = body.get(16..)?;
-    while let Some((header, _)) = rest.split_first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([header[2], header[3]]) == IFLA_IFNAME {
-            let name = value.split(|byte| *byte == 0).next()?;
-            return interfaces.iter().find(|interface| interface.name == name);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
+    let (_, name) = attributes(body.get(16..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?;
+    let name = name.split(|byte| *byte == 0).next()?;
+    interfaces.iter().find(|interface| interface.name == name)
+}
+
+/// Whether a request about one interface does not say which.
+fn names_nothing(body: &[u8]) -> bool {
+    const IFLA_IFNAME: u16 = 3;
+    let Some(attributes_of) = body.get(16..) else { return true };
+    body[4..8] == [0; 4] && !attributes(attributes_of).any(|(kind, _)| kind == IFLA_IFNAME)
 }
 
 /// Whether a request about an interface wants no more than that it is up, which it is.
@@ -233,34 +256,54 @@ impl NetlinkSocket {
     }
 
     /// Answers each request of a message.
-    fn serve(&self, number: u32, mut rest: &[u8]) {
+    fn serve(&self, number: u32, mut rest: &[u8], administrator: bool) {
         while let Some((header, _)) = rest.split_first_chunk::<HEADER>() {
             let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-            let Some(body) = rest.get(HEADER..length) else { return };
+            // What cannot be a message ends them all.
+            let Some(message) = rest.get(..length).filter(|message| message.len() >= HEADER) else { return };
             let request = Request {
                 kind: u16::from_ne_bytes([header[4], header[5]]),
                 flags: u16::from_ne_bytes([header[6], header[7]]),
                 sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
             };
-            self.serve_one(number, request, body, header);
+            self.serve_one(number, request, message, administrator);
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
 
-    fn serve_one(&self, number: u32, request: Request, body: &[u8], header: &[u8; HEADER]) {
+    fn serve_one(&self, number: u32, request: Request, message: &[u8], administrator: bool) {
+        let body = &message[HEADER..];
         let answer = || Answer { bytes: Vec::new(), sequence: request.sequence, number };
+        let capped = self.base.options.lock().is_set(SOL_NETLINK, options::CAP_ACK);
         let outcome = |error: i32| {
             let mut answer = answer();
-            answer.message(NLMSG_ERROR, 0, &[&(-error).to_ne_bytes()[..], header].concat());
+            // Who made a mistake gets all of it back.
+            let (flags, told) = if error != 0 && !capped { (0, message) } else { (NLM_F_CAPPED, &message[..HEADER]) };
+            answer.message(NLMSG_ERROR, flags, &[&(-error).to_ne_bytes()[..], told].concat());
             answer.bytes
         };
+        let result = |result: Result<(), Errno>| outcome(result.map_or_else(|errno| i32::from(errno.0), |()| 0));
         if self.base.protocol == KOBJECT_UEVENT {
+            return;
+        }
+        if request.kind < NLMSG_MIN_TYPE || request.flags & NLM_F_REQUEST == 0 {
+            if request.flags & NLM_F_ACK != 0 {
+                self.queue(outcome(0));
+            }
             return;
         }
         if self.base.protocol == SOCK_DIAG {
             return self.queue(outcome(libc::ENOENT));
         }
-        let interfaces = interface::all(self.network);
+        if request.kind > RTM_MAX {
+            return self.queue(outcome(libc::EOPNOTSUPP));
+        }
+        // Requests to make, change or remove something come in threes before each request to get it.
+        let asks = request.kind % 4 == 2;
+        if !asks && !administrator {
+            return self.queue(outcome(libc::EPERM));
+        }
+        let interfaces = interface::current(self.network, &self.inet.local);
         let family = body.first().map_or(0, |family| u32::from(*family));
         let dump = request.flags & NLM_F_DUMP != 0;
         let mut items = answer();
@@ -268,6 +311,7 @@ impl NetlinkSocket {
             RTM_GETLINK if dump => interfaces.iter().for_each(|interface| items.message(RTM_NEWLINK, NLM_F_MULTI, &link(interface))),
             RTM_GETLINK => match asked_for(&interfaces, body) {
                 Some(interface) => items.message(RTM_NEWLINK, 0, &link(interface)),
+                None if names_nothing(body) => return self.queue(outcome(libc::EINVAL)),
                 None => return self.queue(outcome(libc::ENODEV)),
             },
             RTM_GETADDR if dump => {
@@ -287,10 +331,12 @@ impl NetlinkSocket {
             },
             RTM_GETRULE if dump => routes::rules(family).iter().for_each(|body| items.message(RTM_NEWRULE, NLM_F_MULTI, body)),
             RTM_GETNEIGH if dump => {}
-            RTM_NEWLINK | RTM_SETLINK if asked_for(&interfaces, body).is_some() && only_brings_up(body) => return self.queue(outcome(0)),
-            RTM_NEWADDR if asked_for(&interfaces, body).is_some_and(|interface| interface.name == b"lo") => return self.queue(outcome(0)),
-            // Requests to make, change or remove something come in threes before each request to get it.
-            kind if kind >= RTM_NEWLINK && kind % 4 != 2 => return self.queue(outcome(libc::EPERM)),
+            RTM_NEWLINK | RTM_SETLINK if asked_for(&interfaces, body).is_some() && only_brings_up(body) => {
+                return self.queue_outcome(request, outcome(0));
+            }
+            RTM_NEWADDR => return self.queue_outcome(request, result(self.add_address(request, body))),
+            RTM_DELADDR => return self.queue_outcome(request, result(self.remove_address(body))),
+            _ if !asks => return self.queue(outcome(libc::EPERM)),
             _ => return self.queue(outcome(libc::EOPNOTSUPP)),
         }
         if !items.bytes.is_empty() {
@@ -302,6 +348,14 @@ impl NetlinkSocket {
             self.queue(done.bytes);
         } else if request.flags & NLM_F_ACK != 0 {
             self.queue(outcome(0));
+        }
+    }
+
+    /// Acknowledges what was changed: a failure always, a success to those who asked for that.
+    fn queue_outcome(&self, request: Request, outcome: Vec<u8>) {
+        let failed = outcome.get(HEADER..HEADER + 4) != Some(&[0; 4]);
+        if failed || request.flags & NLM_F_ACK != 0 {
+            self.queue(outcome);
         }
     }
 
@@ -368,8 +422,10 @@ impl Socket for NetlinkSocket {
         if length > REQUEST_MAX {
             return Err(Errno::EMSGSIZE);
         }
+        // Without a task it is the kernel's own.
+        let administrator = source.task().is_none_or(is_administrator);
         let bytes = source.take_vec(length)?;
-        self.serve(self.ensure_number(message.sender.pid), &bytes);
+        self.serve(self.ensure_number(message.sender.pid), &bytes, administrator);
         Ok(length)
     }
 

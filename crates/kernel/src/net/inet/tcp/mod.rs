@@ -76,6 +76,8 @@ struct State {
     /// An attempt to connect failed that nobody waited for.
     failed: bool,
     closed: bool,
+    /// `shutdown(2)` ended reading before there was a connection.
+    reads_ended: bool,
 }
 
 /// A TCP socket.
@@ -116,6 +118,7 @@ impl TcpSocket {
                 bound: false,
                 failed: false,
                 closed: false,
+                reads_ended: false,
             }),
             this: this.clone(),
         })
@@ -127,7 +130,7 @@ impl TcpSocket {
 
     /// `bind(2)`; a task is asked for the privilege of low ports.
     pub fn bind_to(&self, task: Option<&Arc<Task>>, to: SocketAddr) -> Result<(), Errno> {
-        super::check_bind(&self.base, task, to.ip(), to.port())?;
+        super::check_bind(&self.inet, &self.base, task, to.ip(), to.port())?;
         let mut state = self.state.lock();
         if state.lease.is_some() {
             return Err(Errno::EINVAL);
@@ -179,13 +182,14 @@ impl TcpSocket {
             Phase::Connecting => return Err(if nonblocking { Errno::EALREADY } else { Errno::EINPROGRESS }),
             Phase::Idle => {}
         }
+        state.reads_ended = false;
         // An error left by an attempt that nobody waited for belongs to that attempt.
         if std::mem::take(&mut state.failed) {
             return Err(self.base.endpoint.take_error().unwrap_or(Errno::ECONNABORTED));
         }
         let to = address::target(to);
-        super::check_route(&self.base, to.ip())?;
-        let source = if state.local.ip().is_unspecified() { address::source_for(to.ip()) } else { state.local.ip() };
+        super::check_route(&self.inet, &self.base, to.ip())?;
+        let source = if state.local.ip().is_unspecified() { self.inet.local.source_for(to.ip()) } else { state.local.ip() };
         if state.lease.is_none() {
             self.lease(&mut state, task, SocketAddr::new(source, 0)).map_err(|_| Errno::EADDRNOTAVAIL)?;
         }

@@ -7,12 +7,32 @@ use cloudpilot_abi::{Errno, raw_ioctl, raw_net};
 
 use super::{IN, OUT, Phase, TcpSocket};
 use crate::io::{Destination, Source};
+use crate::net::channel::Channel;
 use crate::net::inet::address::{self, Given};
-use crate::net::message::{Incoming, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use crate::net::options::SOL_SOCKET;
+use crate::net::message::{Control, Incoming, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::options::{LEVEL_TCP, SOL_SOCKET};
 use crate::net::{Accepted, Base, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::wait::PollEvents;
+
+/// `SIOCOUTQNSD`: bytes that were not sent yet.
+const UNSENT: u32 = 0x894b;
+/// Bytes that a receiver takes before some stay with the sender: what a receive buffer holds at first.
+const ARRIVED: usize = 65_536;
+
+impl TcpSocket {
+    /// Bytes that were received, with what `TCP_INQ` asks for: how many are left.
+    fn described(&self, incoming: &Channel, count: usize) -> Incoming {
+        let mut message = Incoming::bytes(count);
+        if self.base.options.lock().is_set(LEVEL_TCP, raw_net::TCP_INQ as i32) {
+            let status = incoming.status(false);
+            // At the end there is that to be read.
+            let left = if status.bytes == 0 && status.writer_done { 1 } else { incoming.length() as i32 };
+            message.controls.push(Control { level: LEVEL_TCP, kind: raw_net::TCP_CM_INQ as i32, bytes: left.to_ne_bytes().to_vec() });
+        }
+        message
+    }
+}
 
 impl Socket for TcpSocket {
     fn base(&self) -> &Base {
@@ -83,29 +103,49 @@ impl Socket for TcpSocket {
         if flags & MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
         }
-        let incoming = match &self.state.lock().phase {
-            Phase::Connected(connection) => Arc::clone(&connection.incoming),
-            Phase::Connecting => return Err(Errno::EAGAIN),
-            Phase::Idle | Phase::Listening(_) => {
-                return Err(self.base.endpoint.take_error().unwrap_or(Errno::ENOTCONN));
+        let incoming = {
+            let state = self.state.lock();
+            match &state.phase {
+                Phase::Connected(connection) => Arc::clone(&connection.incoming),
+                Phase::Connecting => return Err(Errno::EAGAIN),
+                Phase::Idle | Phase::Listening(_) => {
+                    return match self.base.endpoint.take_error() {
+                        Some(errno) => Err(errno),
+                        None if state.reads_ended => Ok(Incoming::default()),
+                        None => Err(Errno::ENOTCONN),
+                    };
+                }
             }
         };
         if flags & MSG_OOB != 0 {
             let count = incoming.read_urgent(destination, flags & MSG_PEEK != 0)?;
             return Ok(Incoming { flags: MSG_OOB, ..Incoming::bytes(count) });
         }
-        if flags & MSG_TRUNC != 0 && flags & MSG_PEEK == 0 {
-            let count = incoming.skip(destination.remaining())?;
-            return Ok(Incoming::bytes(count));
+        if flags & MSG_TRUNC != 0 {
+            // Bytes that nobody wants to see are counted, whether they stay or go.
+            let most = destination.remaining();
+            let count = match self.base.peeks_after(flags) {
+                Some(skip) => incoming.measure(skip, most)?,
+                None => incoming.skip(most)?,
+            };
+            self.base.moves_peek(flags, count);
+            return Ok(self.described(&incoming, count));
         }
         let taken = incoming.read(destination, self.base.peeks_after(flags), false)?;
         self.base.moves_peek(flags, taken.count);
-        Ok(Incoming::bytes(taken.count))
+        Ok(self.described(&incoming, taken.count))
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<(), Errno> {
-        match &self.state.lock().phase {
-            Phase::Idle => return Err(Errno::ENOTCONN),
+        let mut state = self.state.lock();
+        match &state.phase {
+            Phase::Idle => {
+                // Refused, and yet it ends those who wait.
+                state.reads_ended |= how.read;
+                drop(state);
+                self.base.endpoint.hung_up();
+                return Err(Errno::ENOTCONN);
+            }
             Phase::Connected(connection) if connection.is_over() => return Err(Errno::ENOTCONN),
             Phase::Connected(connection) => {
                 if how.read {
@@ -119,6 +159,7 @@ impl Socket for TcpSocket {
             Phase::Listening(_) if !how.read => return Ok(()),
             Phase::Listening(_) | Phase::Connecting => {}
         }
+        drop(state);
         self.end(false);
         Ok(())
     }
@@ -150,6 +191,7 @@ impl Socket for TcpSocket {
         let (incoming, outgoing) = match &state.phase {
             // A failed attempt ends reading too.
             Phase::Idle if state.failed => return OUT | IN | PollEvents::HUP | PollEvents::RDHUP | error,
+            Phase::Idle if state.reads_ended => return OUT | IN | PollEvents::HUP | PollEvents::RDHUP | error,
             Phase::Idle => return OUT | PollEvents::HUP,
             Phase::Connecting => return error,
             Phase::Listening(listener) => return if listener.ready.is_empty() { error } else { IN | error },
@@ -180,14 +222,15 @@ impl Socket for TcpSocket {
     }
 
     fn ioctl(&self, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
-        if matches!(self.state.lock().phase, Phase::Listening(_)) && matches!(request, raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ) {
+        if matches!(self.state.lock().phase, Phase::Listening(_)) && matches!(request, raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ | UNSENT) {
             return Err(Errno::EINVAL);
         }
         let length = match (request, self.channels()) {
             (raw_ioctl::SIOCATMARK, channels) => usize::from(channels.is_some_and(|(incoming, _)| incoming.at_mark())),
             (raw_ioctl::FIONREAD, Some((incoming, _))) => incoming.length(),
-            (raw_ioctl::TIOCOUTQ, Some((_, outgoing))) => outgoing.status(false).bytes,
-            (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ, None) => 0,
+            // What the other end has room for has arrived there.
+            (raw_ioctl::TIOCOUTQ | UNSENT, Some((_, outgoing))) => outgoing.status(false).bytes.saturating_sub(ARRIVED),
+            (raw_ioctl::FIONREAD | raw_ioctl::TIOCOUTQ | UNSENT, None) => 0,
             _ => return interface::ioctl(task, request, argument),
         };
         task.write(argument, &(length as i32)).map(|()| 0)

@@ -1,4 +1,6 @@
-//! UDP within the sandbox: a datagram goes straight into its receiver's [`Inbox`].
+//! UDP within the sandbox: a datagram goes straight into its receiver's [`Inbox`]; how it gets there is in [`send`].
+
+mod send;
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
@@ -8,16 +10,16 @@ use cloudpilot_abi::{Errno, raw_net};
 use parking_lot::Mutex;
 
 use super::address::{self, Given};
-use super::ancillary::{self, Route, Wishes};
-use super::groups::{self, Membership};
+use super::ancillary::{self, Route};
+use super::groups::Membership;
 use super::options::{self as inet_options, Standing};
 use super::ports::{Lease, Ports};
-use super::reports::{IP_RECVERR, IPV6_RECVERR, Reports};
+use super::reports::Reports;
 use super::{Inet, UDP_LITE};
 use crate::io::{Destination, Source};
-use crate::net::inbox::{Datagram, Inbox};
-use crate::net::message::{Credentials, Incoming, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, Outgoing};
-use crate::net::options::{self, LEVEL_IP, LEVEL_IPV6, LEVEL_UDP, LEVEL_UDP_LITE};
+use crate::net::inbox::Inbox;
+use crate::net::message::{Incoming, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_TRUNC, Outgoing};
+use crate::net::options::{self, LEVEL_IP, LEVEL_UDP, LEVEL_UDP_LITE};
 use crate::net::{Base, Kind, Shutdown, Socket, interface};
 use crate::task::Task;
 use crate::wait::PollEvents;
@@ -33,8 +35,9 @@ const RECEIVE_COVERAGE: i32 = 11;
 struct State {
     lease: Option<Lease<Weak<UdpSocket>>>,
     local: SocketAddr,
-    /// The address that `bind(2)` chose, to come back to.
+    /// The address that `bind(2)` chose, to come back to, and whether it chose the port.
     bound: IpAddr,
+    port_bound: bool,
     remote: Option<SocketAddr>,
     reads_ended: bool,
     writes_ended: bool,
@@ -48,6 +51,8 @@ pub struct UdpSocket {
     state: Mutex<State>,
     inbox: Inbox<Route>,
     reports: Reports,
+    /// The datagram that more is to be added to.
+    held: Mutex<Option<send::Held>>,
     this: Weak<Self>,
 }
 
@@ -60,13 +65,23 @@ impl UdpSocket {
     pub fn new(inet: &Arc<Inet>, domain: u32, protocol: u32) -> Arc<Self> {
         let any = address::any(domain);
         let membership = Membership::default();
-        let state = State { lease: None, local: any, bound: any.ip(), remote: None, reads_ended: false, writes_ended: false, membership };
+        let state = State {
+            lease: None,
+            local: any,
+            bound: any.ip(),
+            port_bound: false,
+            remote: None,
+            reads_ended: false,
+            writes_ended: false,
+            membership,
+        };
         Arc::new_cyclic(|this| Self {
             base: Base::new(domain, Kind::Datagram, protocol),
             inet: Arc::clone(inet),
             state: Mutex::new(state),
             inbox: Inbox::default(),
             reports: Reports::default(),
+            held: Mutex::new(None),
             this: this.clone(),
         })
     }
@@ -92,13 +107,14 @@ impl UdpSocket {
 
     /// `bind(2)`.
     pub fn bind_to(&self, task: Option<&Arc<Task>>, to: SocketAddr) -> Result<(), Errno> {
-        super::check_bind(&self.base, task, to.ip(), to.port())?;
+        super::check_bind(&self.inet, &self.base, task, to.ip(), to.port())?;
         let mut state = self.state.lock();
         if state.lease.is_some() {
             return Err(Errno::EINVAL);
         }
         self.lease(&mut state, task, to)?;
         state.bound = to.ip();
+        state.port_bound = to.port() != 0;
         Ok(())
     }
 
@@ -122,11 +138,11 @@ impl UdpSocket {
     pub fn connect_to(&self, task: Option<&Arc<Task>>, to: SocketAddr) -> Result<(), Errno> {
         let to = address::target(to);
         self.check_broadcast(to.ip())?;
-        super::check_route(&self.base, to.ip())?;
+        super::check_route(&self.inet, &self.base, to.ip())?;
         let mut state = self.state.lock();
         self.ensure_port(&mut state, task)?;
         if state.local.ip().is_unspecified() {
-            state.local.set_ip(address::source_for(to.ip()));
+            state.local.set_ip(self.inet.local.source_for(to.ip()));
         }
         state.remote = Some(to);
         if let Some(lease) = &state.lease {
@@ -140,6 +156,11 @@ impl UdpSocket {
         state.remote = None;
         let bound = state.bound;
         state.local.set_ip(bound);
+        if !state.port_bound {
+            // A port that nobody chose goes with the peer.
+            state.local.set_port(0);
+            state.lease = None;
+        }
         if let Some(lease) = &state.lease {
             lease.set_remote(bound, None);
         }
@@ -147,125 +168,6 @@ impl UdpSocket {
 
     fn capacity(&self) -> usize {
         self.base.options.lock().receive_buffer as usize
-    }
-
-    /// Who speaks to everybody must have said that this is meant.
-    fn check_broadcast(&self, ip: IpAddr) -> Result<(), Errno> {
-        let allowed = !groups::is_broadcast(ip) || self.base.options.lock().has(raw_net::SO_BROADCAST);
-        if allowed { Ok(()) } else { Err(Errno::EACCES) }
-    }
-
-    /// Where a message goes to.
-    fn destination(&self, address: Option<&[u8]>, remote: Option<SocketAddr>) -> Result<SocketAddr, Errno> {
-        let Some(address) = address else { return remote.ok_or(Errno::EDESTADDRREQ) };
-        let v4 = address::family(address)? == raw_net::AF_INET;
-        let to = match if v4 { Given::Address(address::decode_v4(address)?) } else { address::decode(self.base.domain, address)? } {
-            Given::Address(to) => to,
-            Given::Unspecified if self.base.domain == raw_net::AF_INET => address::decode_v4(address)?,
-            Given::Unspecified => return remote.ok_or(Errno::EDESTADDRREQ),
-        };
-        if to.port() == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let to = address::target(to);
-        self.check_broadcast(to.ip())?;
-        super::check_route(&self.base, to.ip())?;
-        Ok(to)
-    }
-
-    /// How a message travels, and whether the socket is connected to where it goes.
-    fn route(&self, message: &Outgoing<'_>) -> Result<(Route, bool), Errno> {
-        let mut state = self.state.lock();
-        if state.writes_ended {
-            return Err(Errno::EPIPE);
-        }
-        let to = self.destination(message.address, state.remote)?;
-        let wishes = Wishes::decode(self.base.domain, to.is_ipv4(), &message.controls)?;
-        if let Some(errno) = self.base.endpoint.take_error() {
-            return Err(errno);
-        }
-        self.ensure_port(&mut state, message.task)?;
-        let local = Some(state.local.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !groups::is_broadcast(*ip));
-        let chosen = if to.ip().is_multicast() { state.membership.source(to.ip()) } else { None };
-        let ip = wishes.source.or(local).or(chosen).unwrap_or_else(|| address::source_for(to.ip()));
-        let (hops, class) = wishes.marks(&self.base.options.lock(), to.ip());
-        let from = SocketAddr::new(ip, state.local.port());
-        Ok((Route { from, to, hops, class }, state.remote == Some(to)))
-    }
-
-    /// Puts a datagram into this socket's inbox, if there is room: nobody promised that it arrives.
-    fn put(&self, source: &mut Source<'_>, route: &Route, sender: Credentials, from: &Base) -> Result<(), Errno> {
-        let make = |bytes| Datagram { bytes, about: *route, sender, time: crate::time::realtime(), rights: None };
-        match self.inbox.put(source, self.capacity(), &from.endpoint, make) {
-            Ok(_) => self.base.endpoint.readable(),
-            Err(Errno::EAGAIN | Errno::ECONNREFUSED) => source.limit(0),
-            Err(errno) => return Err(errno),
-        }
-        Ok(())
-    }
-
-    /// Whether something sent to a group reaches this socket.
-    fn hears(&self, group: IpAddr) -> bool {
-        /// `IP_MULTICAST_ALL` and `IPV6_MULTICAST_ALL`: on unless switched off.
-        const IP_ALL: (i32, i32) = (LEVEL_IP, 49);
-        const IPV6_ALL: (i32, i32) = (LEVEL_IPV6, 29);
-        let (level, name) = if group.is_ipv4() { IP_ALL } else { IPV6_ALL };
-        let all = self.base.options.lock().number(level, name) != Some(0);
-        self.state.lock().membership.has(group) || all && self.inet.groups.has(group)
-    }
-
-    /// Sends to a group or to everybody.
-    fn send_to_many(&self, bytes: &[u8], route: &Route, sender: Credentials) -> Result<(), Errno> {
-        /// `IP_MULTICAST_LOOP` and `IPV6_MULTICAST_LOOP`: who switches it off is heard elsewhere only, and there is no elsewhere.
-        const IP_LOOP: (i32, i32) = (LEVEL_IP, 34);
-        const IPV6_LOOP: (i32, i32) = (LEVEL_IPV6, 19);
-        let to_group = route.to.ip().is_multicast();
-        let (level, name) = if route.to.is_ipv4() { IP_LOOP } else { IPV6_LOOP };
-        if to_group && self.base.options.lock().number(level, name) == Some(0) {
-            return Ok(());
-        }
-        for receiver in self.ports().receivers(route.to, route.from).iter().filter_map(Weak::upgrade) {
-            if !to_group || receiver.hears(route.to.ip()) {
-                receiver.put(&mut Source::own(bytes), route, sender, &self.base)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands a datagram to who receives what is sent there.
-    fn deliver(&self, source: &mut Source<'_>, route: &Route, sender: Credentials, connected: bool) -> Result<(), Errno> {
-        if groups::is_many(route.to) {
-            let bytes = source.take_vec(source.remaining())?;
-            return self.send_to_many(&bytes, route, sender);
-        }
-        match self.ports().receiver(route.to, route.from).and_then(|receiver| receiver.upgrade()) {
-            Some(receiver) => receiver.put(source, route, sender, &self.base),
-            None => self.unreachable(source, route, connected),
-        }
-    }
-
-    /// Nobody has the port: what Linux learns from "port unreachable", and tells those who are connected or asked for it.
-    fn unreachable(&self, source: &mut Source<'_>, route: &Route, connected: bool) -> Result<(), Errno> {
-        let wants = {
-            let options = self.base.options.lock();
-            options.is_set(LEVEL_IP, IP_RECVERR) && route.to.is_ipv4() || options.is_set(LEVEL_IPV6, IPV6_RECVERR)
-        };
-        if wants {
-            self.reports.unreachable(source.take_vec(source.remaining())?, route.to);
-        }
-        if wants || connected {
-            self.base.endpoint.set_error(Errno::ECONNREFUSED);
-        }
-        source.limit(0);
-        Ok(())
-    }
-
-    /// Raw sockets see datagrams as packets.
-    fn show(&self, bytes: &[u8], route: &Route) {
-        let length = (bytes.len() + PACKET_HEADER) as u16;
-        let mut packet = [route.from.port().to_be_bytes(), route.to.port().to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
-        packet.extend(bytes);
-        self.inet.packets.show(route, self.base.protocol, &packet);
     }
 
     /// Own and peer's address, bytes that wait, and whether it is a v6 socket, for `/proc/net/udp`; none without a port.
@@ -307,25 +209,7 @@ impl Socket for UdpSocket {
     }
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
-        if message.flags & MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let length = source.remaining();
-        if length > LONGEST {
-            return Err(Errno::EMSGSIZE);
-        }
-        let (route, connected) = self.route(message)?;
-        if groups::is_many(route.to) || !self.inet.packets.is_empty() {
-            let bytes = source.take_vec(length)?;
-            if bytes.len() < length {
-                return Err(Errno::EFAULT);
-            }
-            self.show(&bytes, &route);
-            self.deliver(&mut Source::own(&bytes), &route, message.sender, connected)?;
-        } else {
-            self.deliver(source, &route, message.sender, connected)?;
-        }
-        Ok(length)
+        self.send_message(source, message)
     }
 
     fn receive(&self, destination: &mut Destination<'_>, flags: u32) -> Result<Incoming, Errno> {
@@ -387,8 +271,10 @@ impl Socket for UdpSocket {
         if let Some(result) = self.set_coverage(level, name, value) {
             return result;
         }
+        let uncorks = matches!(level, LEVEL_UDP | LEVEL_UDP_LITE) && name == send::CORK && options::int(level, value) == Ok(0);
         inet_options::set(&self.base, task, standing, level, name, value)
-            .unwrap_or_else(|| options::set(&self.base, task, level, name, value))
+            .unwrap_or_else(|| options::set(&self.base, task, level, name, value))?;
+        if uncorks { self.release_held() } else { Ok(()) }
     }
 
     fn option(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>, Errno> {
