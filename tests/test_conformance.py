@@ -37,6 +37,7 @@ FAMILIES = [
     "namespaces",
     "numbers",
     "sightings",
+    "strangers",
     "bounds",
     "mappings",
     "descriptors",

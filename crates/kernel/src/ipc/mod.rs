@@ -96,17 +96,21 @@ impl Permissions {
         if own || credentials.has(raw::CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
-    /// As the guest reads them.
-    pub fn to_raw(self, id: i32) -> RawPermissions {
-        let Self { key, uid, gid, cuid, cgid, mode } = self;
+    /// As somebody with these credentials reads them.
+    pub fn to_raw(self, id: i32, reader: &Credentials) -> RawPermissions {
+        let Self { key, mode, .. } = self;
+        let [uid, cuid] = [self.uid, self.cuid].map(|user| reader.user.show_user(user));
+        let [gid, cgid] = [self.gid, self.cgid].map(|group| reader.user.show_group(group));
         RawPermissions { key, uid, gid, cuid, cgid, mode, sequence: (id >> 15) as u16, pad: [0; 3], unused: [0; 2] }
     }
 
-    /// Takes over what `IPC_SET` may change.
-    pub fn set(&mut self, given: &RawPermissions) {
-        self.uid = given.uid;
-        self.gid = given.gid;
+    /// Takes over what `IPC_SET` may change; `EINVAL` for users and groups that the giver does not have.
+    pub fn set(&mut self, given: &RawPermissions, giver: &Credentials) -> Result<(), Errno> {
+        let uid = giver.user.user(given.uid).ok_or(Errno::EINVAL)?;
+        let gid = giver.user.group(given.gid).ok_or(Errno::EINVAL)?;
+        (self.uid, self.gid) = (uid, gid);
         self.mode = self.mode & !0o777 | given.mode & 0o777;
+        Ok(())
     }
 }
 

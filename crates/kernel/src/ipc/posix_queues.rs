@@ -88,7 +88,9 @@ impl Notify {
                     let mut info = signal::info_from_task(sender, number, raw::SI_MESGQ);
                     info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(process.numbers.show(sender.process.pid) as u32);
                     info.fields[1] = value;
-                    signal::send_to_process(&process, &info);
+                    if let Some(info) = signal::as_received(sender, &process, &info) {
+                        signal::send_to_process(&process, &info);
+                    }
                 }
             }
             Means::Socket(socket, cookie) => put_cookie(&socket, cookie, WOKEN_UP),

@@ -43,7 +43,7 @@ pub const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Credentials {
-    /// Process, by the kernel's number but in what tasks say and hear.
+    /// Process; like user and group by the kernel's number, but in what tasks say and hear.
     pub pid: i32,
     /// User.
     pub uid: u32,
@@ -67,7 +67,13 @@ impl Credentials {
 
     /// As a task sees them.
     pub fn shown_to(self, task: &Task) -> Self {
-        Self { pid: task.shows(self.pid), ..self }
+        let users = &task.credentials().user;
+        let nobody = u32::MAX;
+        Self {
+            pid: task.shows(self.pid),
+            uid: if self.uid == nobody { nobody } else { users.show_user(self.uid) },
+            gid: if self.gid == nobody { nobody } else { users.show_group(self.gid) },
+        }
     }
 }
 

@@ -83,7 +83,7 @@ pub fn holder(process: &Arc<Process>, parent: Option<&Arc<Process>>, status: Exi
 /// `SIGCHLD` for the end of a tracee, and a word to those who wait.
 fn tell(tracer: &Process, process: &Process, tid: i32, status: ExitStatus) {
     let (code, value) = exit::code_and_status(status);
-    let mut info = exit::child_info(process, &tracer.numbers, raw::SIGCHLD as i32, code, value);
+    let mut info = exit::child_info(process, tracer, raw::SIGCHLD as i32, code, value);
     info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(tracer.numbers.show(tid) as u32);
     signal::send_to_process(tracer, &info);
     tracer.changes.notify(PollEvents::IN);

@@ -347,7 +347,7 @@ fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place, messag
     }
     let quiet = tracer.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
     if !quiet {
-        let mut told = exit::child_info(&task.process, &tracer.numbers, raw::SIGCHLD as i32, raw::CLD_TRAPPED as i32, code & 0x7f);
+        let mut told = exit::child_info(&task.process, &tracer, raw::SIGCHLD as i32, raw::CLD_TRAPPED as i32, code & 0x7f);
         told.fields[0] = told.fields[0] & !0xffff_ffff | u64::from(tracer.numbers.show(task.tid()) as u32);
         signal::send_to_process(&tracer, &told);
     }

@@ -1,5 +1,6 @@
 //! Sending: what becomes pending where, and who is woken for it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytemuck::Zeroable;
@@ -9,6 +10,7 @@ use cloudpilot_abi::{Errno, raw};
 use super::{DefaultAction, FIRST_REALTIME, IGNORE, ProcessSignals, STOPS, bit, default_action, set_of};
 use crate::Kernel;
 use crate::config::ExitStatus;
+use crate::namespace::user::OVERFLOW;
 use crate::ptrace;
 use crate::task::process::Report;
 use crate::task::{Process, Task, Work, exit};
@@ -27,22 +29,29 @@ pub fn info_from_task(task: &Task, signal: i32, code: i32) -> Siginfo {
     let mut info = Siginfo::zeroed();
     info.si_signo = signal;
     info.si_code = code;
-    info.fields[0] = u64::from(task.process.own_pid() as u32) | u64::from(task.credentials().ruid) << 32;
+    let own = task.credentials();
+    info.fields[0] = u64::from(task.process.own_pid() as u32) | u64::from(own.user.show_user(own.ruid)) << 32;
     info
 }
 
 /// What a process gets of a signal that a task sends it; none if it is the first of a PID namespace and shielded from those inside. Who sent it
 /// shows only to whom can see the sender.
 pub fn as_received(sender: &Task, target: &Process, info: &Siginfo) -> Option<Siginfo> {
-    if target.numbers.is_first() {
-        return Some(*info);
+    let is_inside = sender.process.numbers.is_within(&target.numbers);
+    let is_shielded = is_inside && target.unkillable.load(Ordering::Relaxed) && bit(info.si_signo) & super::UNBLOCKABLE != 0;
+    if is_shielded {
+        return None;
     }
     let mut info = *info;
-    if sender.process.numbers.is_within(&target.numbers) {
-        let is_shielded = target.unkillable.load(Ordering::Relaxed) && bit(info.si_signo) & super::UNBLOCKABLE != 0;
-        return if is_shielded { None } else { Some(info) };
+    if !is_inside {
+        info.fields[0] &= !0xffff_ffff;
     }
-    info.fields[0] &= !0xffff_ffff;
+    let own = Arc::clone(&sender.credentials().user);
+    if let Some(users) = target.users().filter(|users| users.number != own.number) {
+        let user = own.user((info.fields[0] >> 32) as u32);
+        let shown = user.map_or(OVERFLOW, |user| users.show_user(user));
+        info.fields[0] = info.fields[0] & 0xffff_ffff | u64::from(shown) << 32;
+    }
     Some(info)
 }
 
@@ -138,7 +147,7 @@ pub fn queue_to_process(process: &Process, info: &Siginfo) -> Result<(), Errno> 
         exit::kill(process);
     }
     // The first thread that lets it through is to take it; threads that wait for it with sigtimedwait are told, too.
-    let wants = |task: &&std::sync::Arc<Task>| task.signals.lock().mask & bit(signal) == 0;
+    let wants = |task: &&Arc<Task>| task.signals.lock().mask & bit(signal) == 0;
     if let Some(task) = tasks.iter().find(wants) {
         if ends_at_once(task, signal) {
             exit::begin_group_exit(process, ExitStatus::Signaled(signal as u8));

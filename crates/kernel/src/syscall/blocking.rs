@@ -207,11 +207,7 @@ fn limit_size(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>
 
 /// Sends the calling task a signal that the kernel itself raises in its name (`SI_USER` from itself).
 pub fn send_to_self(task: &Task, signal: i32) {
-    let sender = u64::from(task.process.own_pid() as u32) | u64::from(task.credentials().ruid) << 32;
-    let mut info: cloudpilot_abi::types::Siginfo = bytemuck::Zeroable::zeroed();
-    info.si_signo = signal;
-    info.fields[0] = sender;
-    crate::signal::send_to_task(task, &info);
+    crate::signal::send_to_task(task, &crate::signal::info_from_task(task, signal, raw::SI_USER as i32));
 }
 
 /// For the calls that leave a new descriptor behind: installs `file` with the flags `O_CLOEXEC` and `O_NONBLOCK` already decoded.

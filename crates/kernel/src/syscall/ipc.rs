@@ -143,7 +143,7 @@ fn write_segment(task: &Arc<Task>, segment: &Arc<Segment>, address: u64, check: 
         state.permissions.check(&task.credentials(), READ)?;
     }
     let answer = SegmentState {
-        permissions: state.permissions.to_raw(segment.id),
+        permissions: state.permissions.to_raw(segment.id, &task.credentials()),
         size: segment.size,
         attached: state.attached,
         detached: state.detached,
@@ -206,7 +206,7 @@ fn shmctl(task: &Arc<Task>, args: &Args) -> SysResult {
             segment.permissions().check_owner(&credentials)?;
             let mut state = segment.state.lock();
             if let Some(given) = given {
-                state.permissions.set(&given.permissions);
+                state.permissions.set(&given.permissions, &credentials)?;
             }
             state.changed = crate::time::realtime().tv_sec;
         }
@@ -295,7 +295,7 @@ fn semctl(task: &Arc<Task>, args: &Args) -> SysResult {
             state.permissions.check(&credentials, READ)?;
         }
         let answer = SetState {
-            permissions: state.permissions.to_raw(id),
+            permissions: state.permissions.to_raw(id, &credentials),
             used: state.used,
             unused: 0,
             changed: state.changed,
@@ -339,7 +339,7 @@ fn semctl(task: &Arc<Task>, args: &Args) -> SysResult {
             let given: SetState = task.read(argument)?;
             set.permissions().check_owner(&credentials)?;
             let mut state = set.state.lock();
-            state.permissions.set(&given.permissions);
+            state.permissions.set(&given.permissions, &credentials)?;
             state.changed = crate::time::realtime().tv_sec;
         }
         GETVAL | GETPID | GETNCNT | GETZCNT => {
@@ -458,7 +458,7 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
             state.permissions.check(&credentials, READ)?;
         }
         let answer = QueueState {
-            permissions: state.permissions.to_raw(id),
+            permissions: state.permissions.to_raw(id, &credentials),
             sent: state.sent,
             received: state.received,
             changed: state.changed,
@@ -503,7 +503,7 @@ fn msgctl(task: &Arc<Task>, args: &Args) -> SysResult {
             if given.capacity > messages::CAPACITY && !credentials.has(raw::CAP_SYS_RESOURCE) {
                 return Err(Errno::EPERM);
             }
-            state.permissions.set(&given.permissions);
+            state.permissions.set(&given.permissions, &credentials)?;
             state.capacity = given.capacity;
             state.changed = crate::time::realtime().tv_sec;
             drop(state);

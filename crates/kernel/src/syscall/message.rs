@@ -231,20 +231,24 @@ fn read_control(task: &Arc<Task>, header: &Header) -> Result<Sent, Errno> {
 /// Who may claim to be whom, `unix(7)`.
 fn check_credentials(task: &Task, claimed: Credentials) -> Result<Credentials, Errno> {
     let own = task.credentials();
-    let number = task.number(claimed.pid);
-    let pid = number == task.process.pid || own.has_in(&task.process.numbers.owner, raw::CAP_SYS_ADMIN);
+    let claimed = Credentials {
+        pid: task.number(claimed.pid),
+        uid: own.user.user(claimed.uid).ok_or(Errno::EINVAL)?,
+        gid: own.user.group(claimed.gid).ok_or(Errno::EINVAL)?,
+    };
+    let pid = claimed.pid == task.process.pid || own.has_in(&task.process.numbers.owner, raw::CAP_SYS_ADMIN);
     let uid = [own.ruid, own.euid, own.suid].contains(&claimed.uid) || own.has_here(raw::CAP_SETUID);
     let gid = [own.rgid, own.egid, own.sgid].contains(&claimed.gid) || own.has_here(raw::CAP_SETGID);
     if !(pid && uid && gid) {
         return Err(Errno::EPERM);
     }
-    if task.kernel.tasks.process(number).is_none() {
+    if task.kernel.tasks.process(claimed.pid).is_none() {
         return Err(Errno::ESRCH);
     }
     if claimed.uid == u32::MAX || claimed.gid == u32::MAX {
         return Err(Errno::EINVAL);
     }
-    Ok(Credentials { pid: number, ..claimed })
+    Ok(claimed)
 }
 
 /// `recvmsg(2)`.

@@ -271,7 +271,7 @@ fn select(task: &Arc<Task>, kind: i32, who: i32) -> Result<Vec<Arc<Task>>, Errno
             members.flat_map(|process| process.family.lock().tasks.clone()).collect()
         }
         2 => {
-            let uid = if who == 0 { task.credentials().ruid } else { who as u32 };
+            let uid = if who == 0 { task.credentials().ruid } else { task.credentials().user.user(who as u32).ok_or(Errno::ESRCH)? };
             let numbers = &task.process.numbers;
             let is_meant = |other: &Arc<Task>| other.process.numbers.is_within(numbers) && other.credentials().ruid == uid;
             task.kernel.tasks.tasks().into_iter().filter(is_meant).collect()

@@ -10,7 +10,7 @@ use super::{Process, Task, Work, session, usage};
 use crate::config::ExitStatus;
 use crate::futex;
 use crate::mm::Mm;
-use crate::namespace::{self, pid::PidNamespace};
+use crate::namespace;
 use crate::ptrace;
 use crate::signal::{self, IGNORE};
 use crate::time::monotonic_ns;
@@ -85,18 +85,19 @@ pub fn tell_parent(process: &Process, code: i32, status: i32) {
     let Some(parent) = process.family.lock().parent.upgrade() else { return };
     let quiet = parent.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
     if !quiet {
-        signal::send_to_process(&parent, &child_info(process, &parent.numbers, raw::SIGCHLD as i32, code, status));
+        signal::send_to_process(&parent, &child_info(process, &parent, raw::SIGCHLD as i32, code, status));
     }
     parent.changes.notify(PollEvents::IN);
 }
 
-/// `siginfo_t` of a child's change of state, for somebody who knows processes by these numbers.
-pub fn child_info(process: &Process, numbers: &PidNamespace, signal: i32, code: i32, status: i32) -> Siginfo {
+/// `siginfo_t` of a child's change of state, as `viewer` knows process and user.
+pub fn child_info(process: &Process, viewer: &Process, signal: i32, code: i32, status: i32) -> Siginfo {
     let mut info = signal::info_from_kernel(signal);
     info.si_code = code;
     let uid = process.uid.load(Ordering::Relaxed);
+    let uid = viewer.users().map_or(uid, |users| users.show_user(uid));
     let times = usage::times(process, None);
-    info.fields[0] = u64::from(numbers.show(process.pid) as u32) | u64::from(uid) << 32;
+    info.fields[0] = u64::from(viewer.numbers.show(process.pid) as u32) | u64::from(uid) << 32;
     info.fields[1] = u64::from(status as u32);
     // Clock ticks of 10 ms.
     info.fields[2] = times.user_ns / 10_000_000;
@@ -245,7 +246,7 @@ fn tell_of_end(task: &Task, process: &Arc<Process>, status: ExitStatus, is_disow
     let Some(parent) = parent else { return };
     let (code, value) = code_and_status(status);
     if exit_signal != 0 {
-        signal::send_to_process(&parent, &child_info(process, &parent.numbers, exit_signal, code, value));
+        signal::send_to_process(&parent, &child_info(process, &parent, exit_signal, code, value));
     }
     if is_disowned {
         bury(task, &parent, process);

@@ -9,6 +9,7 @@ use super::Task;
 use super::limits::ResourceLimits;
 use crate::config::ExitStatus;
 use crate::namespace::pid::PidNamespace;
+use crate::namespace::user::UserNamespace;
 use crate::signal::ProcessSignals;
 use crate::wait::WaitQueue;
 
@@ -103,6 +104,12 @@ impl Process {
             enforcement: Mutex::new(None),
             timers: Mutex::default(),
         }
+    }
+
+    /// The user namespace of its first thread; none once all are gone.
+    pub fn users(&self) -> Option<Arc<UserNamespace>> {
+        let task = self.family.lock().tasks.first().cloned();
+        task.map(|task| Arc::clone(&task.credentials().user))
     }
 
     /// Whether it is the kernel's own first process.

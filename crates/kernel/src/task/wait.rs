@@ -174,7 +174,7 @@ fn look_at_tracees(task: &Arc<Task>, target: &Target, options: Options, own_grou
 fn end_of_tracee(task: &Task, end: &End, options: Options) -> News {
     let (code, status) = exit::code_and_status(end.status);
     let process = end.held.as_ref().unwrap_or(&task.process);
-    let mut info = exit::child_info(process, &task.process.numbers, raw::SIGCHLD as i32, code, status);
+    let mut info = exit::child_info(process, &task.process, raw::SIGCHLD as i32, code, status);
     info.fields[0] = info.fields[0] & !0xffff_ffff | u64::from(task.shows(end.tid) as u32);
     let usage = end.held.as_ref().map_or_else(Rusage::default, |process| usage::times(process, None).own());
     if let Some(process) = end.held.as_ref().filter(|_| !options.has(raw::WNOWAIT)) {
@@ -230,7 +230,7 @@ fn take_change(task: &Task, child: &Arc<Process>, options: Options) -> Option<Ch
 
 fn news(task: &Task, child: &Process, change: Change) -> News {
     let (code, status) = change.code_and_status();
-    let info = exit::child_info(child, &task.process.numbers, raw::SIGCHLD as i32, code, status);
+    let info = exit::child_info(child, &task.process, raw::SIGCHLD as i32, code, status);
     News { pid: child.pid, change, usage: usage::times(child, None).own(), info }
 }
 

@@ -197,13 +197,13 @@ pub fn status(live: &Live) -> Result<Vec<u8>, Errno> {
     let tracer = live.task.as_ref().and_then(|task| task.ptrace.tracer()).map_or(0, |tracer| live.numbers.show(tracer.pid));
     let _ = write!(text, "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{id}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n");
     let who = live.credentials();
-    let users = [who.ruid, who.euid, who.suid, who.fsuid].map(|user| who.user.show_user(user));
+    let users = [who.ruid, who.euid, who.suid, who.fsuid].map(|user| live.users.show_user(user));
     let _ = writeln!(text, "Uid:\t{}\t{}\t{}\t{}", users[0], users[1], users[2], users[3]);
-    let groups = [who.rgid, who.egid, who.sgid, who.fsgid].map(|group| who.user.show_group(group));
+    let groups = [who.rgid, who.egid, who.sgid, who.fsgid].map(|group| live.users.show_group(group));
     let _ = writeln!(text, "Gid:\t{}\t{}\t{}\t{}", groups[0], groups[1], groups[2], groups[3]);
     let descriptors = live.task.as_ref().map_or(0, |task| task.files().numbers().last().map_or(0, |last| *last as usize + 1));
     let _ = writeln!(text, "FDSize:\t{}", descriptors.next_power_of_two().max(64));
-    let groups: Vec<String> = who.groups.iter().map(|group| who.user.show_group(*group).to_string()).collect();
+    let groups: Vec<String> = who.groups.iter().map(|group| live.users.show_group(*group).to_string()).collect();
     let _ = writeln!(text, "Groups:\t{} ", groups.join(" "));
     let _ = write!(text, "NStgid:\t{}\nNSpid:\t{}\n", show_all(live.process.pid), show_all(live.id()));
     let _ = write!(text, "NSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n", show_all(group), show_all(session));

@@ -8,6 +8,7 @@ use crate::Kernel;
 use crate::fs::generated::{Kind, Open, Plan};
 use crate::mm::Mm;
 use crate::namespace::pid::PidNamespace;
+use crate::namespace::user::{self, UserNamespace};
 use crate::task::{Credentials, Process, Task};
 
 /// `CAP_SYS_PTRACE`.
@@ -37,6 +38,8 @@ pub struct Live {
     pub kernel: Arc<Kernel>,
     /// By which numbers processes are named.
     pub numbers: Arc<PidNamespace>,
+    /// By which numbers users and groups are.
+    pub users: Arc<UserNamespace>,
     /// The process.
     pub process: Arc<Process>,
     /// The thread, or the process's first live one; none for zombies.
@@ -80,7 +83,14 @@ impl Subject {
                 Some(tasks.into_iter().find(|task| Arc::ptr_eq(task, &thread)).ok_or(Errno::ESRCH)?)
             }
         };
-        Ok(Live { kernel, numbers: Arc::clone(&self.numbers), process, task, is_thread: self.thread.is_some() })
+        Ok(Live {
+            kernel,
+            numbers: Arc::clone(&self.numbers),
+            users: Arc::clone(user::first()),
+            process,
+            task,
+            is_thread: self.thread.is_some(),
+        })
     }
 
     /// User and group of the files about it.
@@ -91,7 +101,14 @@ impl Subject {
     /// A file that anyone may read.
     pub fn open_file(&self, make: fn(&Live) -> Result<Vec<u8>, Errno>) -> Plan {
         let subject = self.clone();
-        Plan::file(move || make(&subject.live()?)).owned(self.owner)
+        let make = move |reader: Option<&Task>| {
+            let mut live = subject.live()?;
+            if let Some(reader) = reader {
+                live.users = Arc::clone(&reader.credentials().user);
+            }
+            make(&live)
+        };
+        Plan::file_for(make).owned(self.owner)
     }
 
     /// A file for those who might trace the subject: judged at open, like Linux's `mm_access`.
