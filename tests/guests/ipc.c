@@ -267,6 +267,76 @@ static void queues(void) {
     mq_close(q);
 }
 
+/* Writes a limit of our own IPC namespace; tells whether it was taken. */
+static int limit(const char *name, const char *value) {
+    char path[64];
+    sprintf(path, "/proc/sys/kernel/%s", name);
+    int fd = open(path, O_WRONLY);
+    int written = write(fd, value, strlen(value));
+    close(fd);
+    return written > 0;
+}
+
+static int limit_is(const char *name, const char *value) {
+    char path[64], text[64] = {0};
+    sprintf(path, "/proc/sys/kernel/%s", name);
+    int fd = open(path, O_RDONLY);
+    int got = read(fd, text, sizeof text - 1);
+    close(fd);
+    return got > 0 && !strcmp(text, value);
+}
+
+static void copies(void) {
+    int queue = msgget(IPC_PRIVATE, 0600);
+    struct { long type; char text[16]; } message = {1, "a"};
+    for (message.type = 1; message.type < 4; message.type++)
+        msgsnd(queue, &message, message.type, 0);
+    EQ("copy the first", msgrcv(queue, &message, 16, 0, MSG_COPY | IPC_NOWAIT), 1);
+    EQ("copy the third", msgrcv(queue, &message, 16, 2, MSG_COPY | IPC_NOWAIT), 3);
+    EQ("its type", message.type, 3);
+    ERR("copies do not wait", msgrcv(queue, &message, 16, 0, MSG_COPY), EINVAL);
+    ERR("nor choose", msgrcv(queue, &message, 16, 0, MSG_COPY | IPC_NOWAIT | MSG_EXCEPT), EINVAL);
+    ERR("past the last", msgrcv(queue, &message, 16, 9, MSG_COPY | IPC_NOWAIT), ENOMSG);
+    ERR("before the first", msgrcv(queue, &message, 16, -1, MSG_COPY | IPC_NOWAIT), ENOMSG);
+    ERR("no room", msgrcv(queue, &message, 1, 1, MSG_COPY | IPC_NOWAIT), E2BIG);
+    ERR("copies are not cut", msgrcv(queue, &message, 1, 1, MSG_COPY | IPC_NOWAIT | MSG_NOERROR), EINVAL);
+    struct msqid_ds state;
+    msgctl(queue, IPC_STAT, &state);
+    EQ("all are there still", state.msg_qnum, 3);
+    msgctl(queue, IPC_RMID, NULL);
+}
+
+static void limits(void) {
+    struct { long type; char text[64]; } message = {1, "a"};
+    struct sembuf operations[8] = {{0}};
+    YES("no number is chosen", limit_is("msg_next_id", "-1\n"));
+    YES("choose one", limit("msg_next_id", "5"));
+    EQ("the next has it", msgget(IPC_PRIVATE, 0600), 5);
+    YES("which counts once", limit_is("msg_next_id", "-1\n"));
+    YES("not a negative one", !limit("msg_next_id", "-1"));
+    YES("shmmax", limit("shmmax", "8192"));
+    ERR("larger", shmget(IPC_PRIVATE, 8193, 0600), EINVAL);
+    YES("as large", shmget(IPC_PRIVATE, 8192, 0600) >= 0);
+    YES("msgmax", limit("msgmax", "10"));
+    ERR("longer", msgsnd(5, &message, 11, 0), EINVAL);
+    OK("as long", msgsnd(5, &message, 10, 0));
+    YES("msgmni", limit("msgmni", "1"));
+    ERR("one queue more", msgget(IPC_PRIVATE, 0600), ENOSPC);
+    YES("sem", limit("sem", "10 100 5 2"));
+    ERR("a larger set", semget(IPC_PRIVATE, 11, 0600), EINVAL);
+    int set = semget(IPC_PRIVATE, 10, 0600);
+    YES("as large a set", set >= 0);
+    ERR("more operations", semop(set, operations, 6), E2BIG);
+    YES("a second set", semget(IPC_PRIVATE, 1, 0600) >= 0);
+    ERR("a third", semget(IPC_PRIVATE, 1, 0600), ENOSPC);
+    YES("a part of it", limit("sem", "20"));
+    YES("the rest stays", limit_is("sem", "20\t100\t5\t2\n"));
+    YES("shmmni", limit("shmmni", "1"));
+    ERR("one segment more", shmget(IPC_PRIVATE, 1, 0600), ENOSPC);
+    YES("no number", !limit("msgmax", "many"));
+    YES("as it was", limit_is("msgmax", "10\n"));
+}
+
 int main(void) {
     alarm(20);
     signal(SIGSEGV, fault);
@@ -275,5 +345,14 @@ int main(void) {
     semaphores();
     messages();
     queues();
+    copies();
+    /* Limits are a namespace's: the host's stay what they are. */
+    int status;
+    CHILD(status, {
+        if (unshare(CLONE_NEWIPC))
+            _exit(1);
+        limits();
+    });
+    EQ("in a namespace", status, 0);
     return 0;
 }

@@ -9,13 +9,10 @@ use super::{NOWAIT, Object, Permissions};
 use crate::task::Task;
 use crate::wait::{PollEvents, WaitError, WaitQueue};
 
-/// Largest message, `MSGMAX`.
-pub const LARGEST: usize = 8192;
-/// Bytes that a new queue may hold, `MSGMNB`.
-pub const CAPACITY: u64 = 16_384;
 /// `MSG_NOERROR`, `MSG_EXCEPT`.
 const NOERROR: u32 = 0o10_000;
-const EXCEPT: u32 = 0o20_000;
+/// See [`NOERROR`].
+pub const EXCEPT: u32 = 0o20_000;
 
 /// A queue.
 pub struct Queue {
@@ -54,13 +51,13 @@ impl Object for Queue {
 }
 
 impl Queue {
-    /// A new one.
-    pub fn new(permissions: Permissions) -> Self {
+    /// A new one for so many bytes.
+    pub fn new(permissions: Permissions, capacity: u64) -> Self {
         let state = State {
             permissions,
             messages: VecDeque::new(),
             bytes: 0,
-            capacity: CAPACITY,
+            capacity,
             sent: 0,
             received: 0,
             changed: crate::time::realtime().tv_sec,
@@ -120,6 +117,19 @@ impl Queue {
             Some(Ok(()))
         };
         self.wait(task, flags, attempt, Errno::EAGAIN)
+    }
+
+    /// `msgrcv(2)` with `MSG_COPY`: what the message at an index is, which stays. It never waits.
+    pub fn copy(&self, index: i64, room: usize, flags: u32) -> Result<(i64, Vec<u8>), Errno> {
+        let state = self.state.lock();
+        let found = usize::try_from(index).ok().and_then(|index| state.messages.get(index));
+        let (kind, text) = found.ok_or(Errno::ENOMSG)?;
+        match text.len() > room {
+            false => Ok((*kind, text.clone())),
+            // A copy is made whole or not at all.
+            true if flags & NOERROR != 0 => Err(Errno::EINVAL),
+            true => Err(Errno::E2BIG),
+        }
     }
 
     /// `msgrcv(2)`: the first message of the type, cut to `room` if that is allowed.

@@ -2,6 +2,7 @@
 //!
 //! Lock order: a registry, then one of its objects. Waiters hold neither.
 
+pub mod limits;
 pub mod messages;
 pub mod posix_queues;
 pub mod semaphores;
@@ -24,9 +25,6 @@ pub const EXCL: u32 = 0o2000;
 pub const NOWAIT: u32 = 0o4000;
 /// `IPC_PRIVATE`.
 const PRIVATE: i32 = 0;
-/// Most objects of one kind.
-const MOST_OBJECTS: usize = 32_000;
-
 /// All of it.
 #[derive(Default)]
 pub struct Ipc {
@@ -38,6 +36,8 @@ pub struct Ipc {
     pub messages: Registry<messages::Queue>,
     /// `mq_open(3)`.
     pub queues: posix_queues::Names,
+    /// What is set for it.
+    pub limits: limits::Limits,
 }
 
 /// Who may use an object.
@@ -137,12 +137,13 @@ impl<T> Default for Registry<T> {
 }
 
 impl<T: Object> Registry<T> {
-    /// Finds or makes the object of a key, as the `*get` calls do; `fits` judges one that is there already.
+    /// Finds or makes the object of a key, as the `*get` calls do; `fits` judges one that is there already. `rules` are the most objects that
+    /// there may be, and the number that a new one is to have, if somebody chose it.
     pub fn get(
         &self,
-        key: i32,
-        flags: u32,
+        (key, flags): (i32, u32),
         credentials: &Credentials,
+        rules: (u64, impl FnOnce() -> Option<i32>),
         fits: impl FnOnce(&T) -> Result<(), Errno>,
         make: impl FnOnce(i32, Permissions) -> Result<T, Errno>,
     ) -> Result<i32, Errno> {
@@ -160,12 +161,18 @@ impl<T: Object> Registry<T> {
         if key != PRIVATE && flags & CREAT == 0 {
             return Err(Errno::ENOENT);
         }
-        if table.objects.len() >= MOST_OBJECTS {
+        if table.objects.len() as u64 >= rules.0 {
             return Err(Errno::ENOSPC);
         }
-        let id = table.next;
+        let chosen = rules.1();
+        let mut id = chosen.unwrap_or(table.next);
+        while table.objects.contains_key(&id) {
+            id = id.wrapping_add(1) & i32::MAX;
+        }
         let object = make(id, Permissions::new(key, flags, credentials))?;
-        table.next = table.next.wrapping_add(1) & i32::MAX;
+        if chosen.is_none() {
+            table.next = id.wrapping_add(1) & i32::MAX;
+        }
         table.objects.insert(id, Arc::new(object));
         Ok(id)
     }

@@ -8,6 +8,7 @@ use cloudpilot_abi::types::Timespec;
 use cloudpilot_abi::{Errno, raw};
 use parking_lot::Mutex;
 
+use super::limits::{self, Limits};
 use crate::io::Destination;
 use crate::net::netlink::NetlinkSocket;
 use crate::signal;
@@ -17,12 +18,8 @@ use crate::vfs::inode::{Attributes, FileType, FilesystemFigures, Inode, InodeCom
 use crate::vfs::permission;
 use crate::wait::{PollEvents, WaitQueue};
 
-/// Messages and bytes a message of a queue made without attributes.
-pub const DEFAULT: (usize, usize) = (10, 8192);
 /// The most of each with `CAP_SYS_RESOURCE`.
 const HARD: (usize, usize) = (65_536, 16 << 20);
-/// Most queues, `/proc/sys/fs/mqueue/queues_max`.
-const MOST_QUEUES: usize = 256;
 /// `MQUEUE_MAGIC`.
 const MAGIC: i64 = 0x1980_0202;
 
@@ -120,7 +117,14 @@ fn weight(capacity: usize, largest: usize) -> u64 {
 
 impl Names {
     /// Opens or makes a queue; `limits` are the attributes of a new one.
-    pub fn open(&self, task: &Task, name: Vec<u8>, flags: u32, mode: u32, limits: Option<(usize, usize)>) -> Result<Arc<File>, Errno> {
+    pub fn open(
+        &self,
+        task: &Task,
+        set: &Limits,
+        name: Vec<u8>,
+        (flags, mode): (u32, u32),
+        wanted_limits: Option<(usize, usize)>,
+    ) -> Result<Arc<File>, Errno> {
         let credentials = task.credentials();
         let mut names = self.0.lock();
         let queue = match names.get(&name) {
@@ -137,8 +141,12 @@ impl Names {
             }
             None if flags & raw::O_CREAT == 0 => return Err(Errno::ENOENT),
             None => {
-                let (capacity, largest) = limits.unwrap_or(DEFAULT);
-                let bound = if credentials.has(raw::CAP_SYS_RESOURCE) { HARD } else { DEFAULT };
+                let number = |path: &str| set.number(path, 0) as usize;
+                let most = (number(limits::POSIX_MOST_COUNT), number(limits::POSIX_MOST_SIZE));
+                // Nobody gets more by not asking.
+                let default = (number(limits::POSIX_DEFAULT_COUNT).min(most.0), number(limits::POSIX_DEFAULT_SIZE).min(most.1));
+                let (capacity, largest) = wanted_limits.unwrap_or(default);
+                let bound = if credentials.has(raw::CAP_SYS_RESOURCE) { HARD } else { most };
                 if capacity == 0 || largest == 0 || capacity > bound.0 || largest > bound.1 {
                     return Err(Errno::EINVAL);
                 }
@@ -147,7 +155,7 @@ impl Names {
                 if taken + weight(capacity, largest) > task.process.limits.lock().soft(raw::RLIMIT_MSGQUEUE) {
                     return Err(Errno::EMFILE);
                 }
-                if names.len() >= MOST_QUEUES {
+                if names.len() >= number(limits::POSIX_QUEUES) && !credentials.has(raw::CAP_SYS_RESOURCE) {
                     return Err(Errno::ENOSPC);
                 }
                 let permissions = mode & 0o777 & !task.fs().umask;

@@ -7,6 +7,7 @@ use cloudpilot_abi::{Errno, raw};
 use super::Machine;
 use crate::Kernel;
 use crate::fs::generated::{Directory, Entry, Plan};
+use crate::ipc::Ipc;
 use crate::system;
 use crate::task::Task;
 use crate::task::table::PID_MAX;
@@ -27,9 +28,16 @@ enum Value {
     Given(fn(&Arc<Kernel>) -> String, fn(&Arc<Kernel>, &str) -> Result<(), Errno>),
     /// Of a namespace of the task that reads or writes; writing judges by itself who may.
     Own(fn(&Task) -> String, fn(&Task, &str) -> Result<(), Errno>),
+    /// A limit of the reader's or writer's IPC namespace.
+    OfIpc,
 }
 
-use Value::{Constant, Given, Made, Own, Stored};
+use Value::{Constant, Given, Made, OfIpc, Own, Stored};
+
+/// The IPC namespace of whoever reads or writes.
+fn ipc_of(kernel: &Arc<Kernel>, task: Option<&Task>) -> Arc<Ipc> {
+    task.map_or_else(|| Arc::clone(&kernel.ipc), |task| Arc::clone(&task.namespaces().ipc.ipc))
+}
 
 fn hostname(kernel: &Arc<Kernel>) -> String {
     kernel.first_namespaces().uts.hostname.lock().clone()
@@ -101,11 +109,11 @@ const SETTINGS: &[(&str, Value)] = &[
     ("fs/lease-break-time", Stored("45")),
     ("fs/leases-enable", Stored("1")),
     ("fs/mount-max", Stored("100000")),
-    ("fs/mqueue/msg_default", Stored("10")),
-    ("fs/mqueue/msg_max", Stored("10")),
-    ("fs/mqueue/msgsize_default", Stored("8192")),
-    ("fs/mqueue/msgsize_max", Stored("8192")),
-    ("fs/mqueue/queues_max", Stored("256")),
+    ("fs/mqueue/msg_default", OfIpc),
+    ("fs/mqueue/msg_max", OfIpc),
+    ("fs/mqueue/msgsize_default", OfIpc),
+    ("fs/mqueue/msgsize_max", OfIpc),
+    ("fs/mqueue/queues_max", OfIpc),
     ("fs/nr_open", Stored("1048576")),
     ("fs/overflowgid", Constant("65534")),
     ("fs/overflowuid", Constant("65534")),
@@ -130,9 +138,10 @@ const SETTINGS: &[(&str, Value)] = &[
     ("kernel/keys/maxbytes", Constant("0")),
     ("kernel/keys/maxkeys", Constant("0")),
     ("kernel/kptr_restrict", Constant("2")),
-    ("kernel/msgmax", Stored("8192")),
-    ("kernel/msgmnb", Stored("16384")),
-    ("kernel/msgmni", Stored("32000")),
+    ("kernel/msg_next_id", OfIpc),
+    ("kernel/msgmax", OfIpc),
+    ("kernel/msgmnb", OfIpc),
+    ("kernel/msgmni", OfIpc),
     ("kernel/ngroups_max", Constant("65536")),
     ("kernel/nmi_watchdog", Constant("0")),
     ("kernel/ns_last_pid", Own(last_number, set_last_number)),
@@ -163,11 +172,13 @@ const SETTINGS: &[(&str, Value)] = &[
     ("kernel/sched_rt_period_us", Stored("1000000")),
     ("kernel/sched_rt_runtime_us", Stored("950000")),
     ("kernel/seccomp/actions_avail", Constant("kill_process kill_thread trap errno user_notif trace log allow")),
-    ("kernel/sem", Stored("32000\t1024000000\t500\t32000")),
+    ("kernel/sem", OfIpc),
+    ("kernel/sem_next_id", OfIpc),
+    ("kernel/shm_next_id", OfIpc),
     ("kernel/shm_rmid_forced", Stored("0")),
-    ("kernel/shmall", Stored("18446744073692774399")),
-    ("kernel/shmmax", Stored("18446744073692774399")),
-    ("kernel/shmmni", Stored("4096")),
+    ("kernel/shmall", OfIpc),
+    ("kernel/shmmax", OfIpc),
+    ("kernel/shmmni", OfIpc),
     ("kernel/sysctl_writes_strict", Constant("1")),
     ("kernel/tainted", Constant("0")),
     ("kernel/threads-max", Made(|kernel| kernel.limits.processes.to_string())),
@@ -284,6 +295,7 @@ fn setting(machine: &Machine, path: &'static str, value: &'static Value) -> Plan
             Constant(text) => text.as_bytes().to_vec(),
             Stored(text) => kernel.system.sysctls.lock().get(path).cloned().unwrap_or_else(|| text.as_bytes().to_vec()),
             Made(make) | Given(make, _) => make(&kernel).into_bytes(),
+            OfIpc => ipc_of(&kernel, reader).limits.show(path).into_bytes(),
             Own(make, _) => match reader {
                 Some(reader) => make(reader).into_bytes(),
                 None => make(&*kernel.init().ok_or(Errno::ENOENT)?).into_bytes(),
@@ -300,7 +312,7 @@ fn setting(machine: &Machine, path: &'static str, value: &'static Value) -> Plan
             let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
             give(writer.ok_or(Errno::EPERM)?, text)
         }),
-        Stored(_) | Given(..) => plan.mode(0o644).taking(move |writer, bytes| write(&written, path, value, writer, bytes)),
+        Stored(_) | Given(..) | OfIpc => plan.mode(0o644).taking(move |writer, bytes| write(&written, path, value, writer, bytes)),
     }
 }
 
@@ -312,6 +324,7 @@ fn write(machine: &Machine, path: &'static str, value: &Value, writer: Option<&T
     let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?.trim_end_matches(['\0', '\n']);
     match value {
         Given(_, give) => give(&kernel, text),
+        OfIpc => ipc_of(&kernel, writer).limits.write(path, text),
         Stored(default) => {
             // A number stays a number.
             let numbers = |text: &str| text.split_whitespace().all(|word| word.parse::<i128>().is_ok());
