@@ -45,6 +45,7 @@ FAMILIES = [
     "memfds",
     "aio",
     "notices",
+    "paging",
 ]
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(os.geteuid() != 0, reason="the cases about users need root on the host, too")]

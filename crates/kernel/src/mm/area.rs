@@ -7,6 +7,7 @@ use cloudpilot_abi::raw;
 use cloudpilot_memory::Object;
 use cloudpilot_platform::Protection;
 
+use super::policy::Policy;
 use crate::vfs::File;
 
 /// What an area shows.
@@ -62,6 +63,8 @@ pub struct Area {
     pub locked: bool,
     /// `mseal(2)`: neither unmapped nor changed until the end of the address space.
     pub sealed: bool,
+    /// `mbind(2)`.
+    pub policy: Option<Policy>,
 }
 
 impl Area {
@@ -114,7 +117,7 @@ impl Area {
         };
         let flags = |area: &Self| {
             let forked = (area.keep_from_fork, area.wipe_on_fork);
-            (area.protection, area.shared, area.may_write, area.grows_down, forked, area.locked, area.sealed)
+            (area.protection, area.shared, area.may_write, area.grows_down, forked, area.locked, area.sealed, area.policy)
         };
         same_content && same_file && flags(self) == flags(next) && self.name == next.name
     }

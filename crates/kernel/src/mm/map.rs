@@ -126,6 +126,7 @@ impl Mm {
             wipe_on_fork: false,
             locked: state.lock_future,
             sealed: false,
+            policy: None,
         };
         state.mapped += length;
         if !matches!(request.placement, Placement::Fixed(_) | Placement::FixedFree(_)) {

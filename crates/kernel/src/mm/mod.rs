@@ -18,6 +18,7 @@ mod fork;
 mod map;
 mod mapped;
 mod patch;
+pub mod policy;
 mod protect;
 mod remap;
 pub mod report;

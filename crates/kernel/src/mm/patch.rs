@@ -193,6 +193,7 @@ impl Mm {
                 wipe_on_fork: false,
                 locked: false,
                 sealed: false,
+                policy: None,
             };
             state.areas.insert(trampoline.start, area);
             state.mapped += trampoline.end - trampoline.start;

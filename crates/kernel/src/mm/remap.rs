@@ -1,5 +1,7 @@
 //! Growing, shrinking and moving areas, `mremap(2)` and `brk(2)`.
 
+use std::sync::Arc;
+
 use cloudpilot_abi::{Errno, PAGE_SIZE, page_up, raw};
 use cloudpilot_platform::{Backing, Executor};
 
@@ -125,6 +127,43 @@ impl Mm {
         self.reprotect_hole(state, executor, &placed, target, at, target + new_length)
     }
 
+    /// `remap_file_pages(2)`: shows another part of the same file in a range of a shared mapping.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` unless all of the range shows one file alike.
+    pub fn show_elsewhere(&self, executor: &mut dyn Executor, start: u64, length: u64, offset: u64) -> Result<(), Errno> {
+        let end = start.checked_add(length).ok_or(Errno::EINVAL)?;
+        let mut state = self.state.write();
+        check_sealed(&state, start, end)?;
+        let (_, area) = state.area_at(start).filter(|(_, area)| area.shared).ok_or(Errno::EINVAL)?;
+        let mut moved = area.clone();
+        let mut at = area.end;
+        while at < end {
+            let (_, next) = state.area_at(at).ok_or(Errno::EINVAL)?;
+            let same = match (&moved.content, &next.content) {
+                (Content::Object(one, _), Content::Object(other, _)) => Arc::ptr_eq(one, other),
+                (Content::Host(one, _), Content::Host(other, _)) => Arc::ptr_eq(one, other),
+                _ => false,
+            };
+            if !same || !next.shared || next.protection != moved.protection {
+                return Err(Errno::EINVAL);
+            }
+            at = next.end;
+        }
+        match &mut moved.content {
+            Content::Object(_, from) | Content::Host(_, from) => *from = offset,
+            Content::Anonymous | Content::Platform => return Err(Errno::EINVAL),
+        }
+        if let Some((_, from)) = &mut moved.file {
+            *from = offset;
+        }
+        moved.end = end;
+        self.remove(&mut state, executor, start, end)?;
+        state.mapped += length;
+        self.enter(&mut state, executor, start, moved, true)
+    }
+
     /// `brk(2)`: answers the heap's end after the attempt, which on failure is the old one.
     pub fn set_break(&self, executor: &mut dyn Executor, wanted: u64, data_limit: u64) -> Result<u64, Errno> {
         let mut state = self.state.write();
@@ -153,6 +192,7 @@ impl Mm {
                 wipe_on_fork: false,
                 locked: state.lock_future,
                 sealed: false,
+                policy: None,
             };
             state.mapped += new_end - old_end;
             self.enter(&mut state, executor, old_end, area, false)?;

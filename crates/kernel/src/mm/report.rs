@@ -3,6 +3,7 @@
 use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 use cloudpilot_platform::Protection;
 
+use super::policy::Policy;
 use super::{Area, Mm};
 use std::sync::Arc;
 
@@ -30,6 +31,25 @@ pub struct AreaInfo {
     pub name: Option<String>,
     /// Bytes that are present.
     pub resident: u64,
+    /// What else is known of it, as `VmFlags` of `smaps` tells.
+    pub marks: Marks,
+}
+
+/// What a mapping has beside its protection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// May become writable.
+    pub may_write: bool,
+    /// Grows downwards.
+    pub grows_down: bool,
+    /// Stays in memory.
+    pub locked: bool,
+    /// Not for children.
+    pub keep_from_fork: bool,
+    /// Empty for children.
+    pub wipe_on_fork: bool,
+    /// Cannot be changed.
+    pub sealed: bool,
 }
 
 /// Where exec put things, `/proc/<pid>/stat` and `prctl(PR_SET_MM)`.
@@ -92,6 +112,31 @@ impl Mm {
         self.state.read().auxiliary_vector.clone()
     }
 
+    /// Bytes that are locked, of a range or (none) of all.
+    pub fn locked_bytes(&self, range: Option<(u64, u64)>) -> u64 {
+        let (start, end) = range.unwrap_or((0, u64::MAX));
+        let state = self.state.read();
+        let within = |(at, area): (&u64, &Area)| area.end.min(end).saturating_sub((*at).max(start));
+        state.areas.iter().filter(|(_, area)| area.locked).map(within).sum()
+    }
+
+    /// Whether what is mapped from now on is locked.
+    pub fn locks_future(&self) -> bool {
+        self.state.read().lock_future
+    }
+
+    /// The memory policy of an address; none where nothing is mapped.
+    pub fn policy_at(&self, address: u64) -> Option<Option<Policy>> {
+        self.state.read().area_at(address).map(|(_, area)| area.policy)
+    }
+
+    /// The policies of a range's areas that have one.
+    pub fn policies(&self, start: u64, length: u64) -> Vec<Policy> {
+        let state = self.state.read();
+        let end = start.saturating_add(length);
+        state.areas.iter().filter(|(at, area)| **at < end && area.end > start).filter_map(|(_, area)| area.policy).collect()
+    }
+
     /// Which pages of a range exist (`mincore(2)`); `ENOMEM` where nothing is mapped.
     pub fn residency(&self, start: u64, end: u64) -> Result<Vec<u8>, Errno> {
         let state = self.state.read();
@@ -120,9 +165,29 @@ fn describe(state: &super::State, start: u64, area: &Area) -> AreaInfo {
         inode: attributes.map_or(0, |attributes| attributes.inode),
         name: area.name.clone(),
         resident,
+        marks: Marks {
+            may_write: area.may_write,
+            grows_down: area.grows_down,
+            locked: area.locked,
+            keep_from_fork: area.keep_from_fork,
+            wipe_on_fork: area.wipe_on_fork,
+            sealed: area.sealed,
+        },
     }
 }
 
 fn platform_area(start: u64, end: u64, name: &str, protection: Protection) -> AreaInfo {
-    AreaInfo { start, end, protection, shared: false, file: None, offset: 0, device: 0, inode: 0, name: Some(name.to_owned()), resident: 0 }
+    AreaInfo {
+        start,
+        end,
+        protection,
+        shared: false,
+        file: None,
+        offset: 0,
+        device: 0,
+        inode: 0,
+        name: Some(name.to_owned()),
+        resident: 0,
+        marks: Marks::default(),
+    }
 }

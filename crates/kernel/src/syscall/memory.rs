@@ -28,6 +28,7 @@ pub const CALLS: &[Call] = &[
     Call::full(raw::__NR_munlock, munlock, &[Ptr, Size]),
     Call::partial(raw::__NR_mlockall, mlockall, &[Flags], "as mlock"),
     Call::full(raw::__NR_munlockall, munlockall, &[]),
+    Call::full(raw::__NR_remap_file_pages, remap_file_pages, &[Ptr, Size, Int, Size, Flags]),
     Call::full(raw::__NR_mseal, mseal, &[Ptr, Size, Flags]),
 ];
 
@@ -118,9 +119,37 @@ fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
         }
     }
     let mm = task.mm()?;
+    let asks_lock = flags & raw::MAP_LOCKED != 0;
+    if asks_lock && task.process.limits.lock().soft(raw::RLIMIT_MEMLOCK) == 0 && !task.credentials().has(raw::CAP_IPC_LOCK) {
+        return Err(Errno::EPERM);
+    }
+    let locks = asks_lock || mm.locks_future();
+    if locks && !may_lock(task, mm.locked_bytes(None).saturating_add(page_up(length).unwrap_or(u64::MAX))) {
+        return Err(Errno::EAGAIN);
+    }
+    request.populate |= locks;
     let limit = address_limit(task);
     let mut cpu = task.cpu.lock();
-    mm.map(&mut *cpu.guest, request, limit).map(|start| start as usize)
+    let start = mm.map(&mut *cpu.guest, request, limit)?;
+    drop(cpu);
+    if asks_lock {
+        mm.change_areas(start, length, |area| area.locked = true)?;
+    }
+    Ok(start as usize)
+}
+
+/// Whether so many bytes may be locked.
+fn may_lock(task: &Task, bytes: u64) -> bool {
+    bytes <= task.process.limits.lock().soft(raw::RLIMIT_MEMLOCK) || task.credentials().has(raw::CAP_IPC_LOCK)
+}
+
+fn remap_file_pages(task: &Arc<Task>, args: &Args) -> SysResult {
+    let (start, length) = (args.raw(0) / PAGE_SIZE * PAGE_SIZE, args.raw(1) / PAGE_SIZE * PAGE_SIZE);
+    let offset = args.raw(3).checked_mul(PAGE_SIZE).filter(|offset| offset.checked_add(length).is_some_and(|end| end <= i64::MAX as u64));
+    let (0, 1.., Some(offset)) = (args.uint(2), length, offset) else { return Err(Errno::EINVAL) };
+    let mm = task.mm()?;
+    let mut cpu = task.cpu.lock();
+    mm.show_elsewhere(&mut *cpu.guest, start, length, offset).map(|()| 0)
 }
 
 fn munmap(task: &Arc<Task>, args: &Args) -> SysResult {
@@ -258,10 +287,12 @@ fn lock_range(task: &Arc<Task>, start: u64, length: u64, populate: bool) -> SysR
     let from = start / PAGE_SIZE * PAGE_SIZE;
     let length = page_up(length.checked_add(start - from).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
     let limit = task.process.limits.lock().soft(raw::RLIMIT_MEMLOCK);
-    if !task.credentials().has(raw::CAP_IPC_LOCK) && length > limit {
+    let mm = task.mm()?;
+    // What is locked already is not locked twice.
+    let more = length.saturating_sub(mm.locked_bytes(Some((from, from.saturating_add(length)))));
+    if !may_lock(task, mm.locked_bytes(None).saturating_add(more)) {
         return Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM });
     }
-    let mm = task.mm()?;
     mm.change_areas(from, length, |area| area.locked = true)?;
     if populate {
         let mut cpu = task.cpu.lock();

@@ -19,6 +19,7 @@ mod message;
 pub mod mount;
 mod mount_files;
 pub mod names;
+mod nodes;
 pub mod open;
 mod peers;
 pub mod poll;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloudpilot_abi::{Errno, raw};
+use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 
 use super::{Arg, Args, Call, SysResult};
 use crate::task::Task;
@@ -16,6 +16,10 @@ pub const CALLS: &[Call] = &[
     Call::partial(raw::__NR_sync_file_range, sync_file_range, &[Arg::Fd, Arg::Int, Arg::Int, Arg::Flags], "synchronizes the whole file"),
     Call::full(raw::__NR_fallocate, fallocate, &[Arg::Fd, Arg::Flags, Arg::Int, Arg::Int]),
     Call::partial(raw::__NR_fadvise64, fadvise64, &[Arg::Fd, Arg::Int, Arg::Int, Arg::Int], "advice is taken and not used"),
+    Call::partial(raw::__NR_cachestat, cachestat, &[Arg::Fd, Arg::Ptr, Arg::Ptr, Arg::Flags], "all of a file counts as present and clean"),
+    Call::full(raw::__NR_quotactl, quotactl, &[Arg::Flags, Arg::Path, Arg::Int, Arg::Ptr]),
+    Call::full(raw::__NR_quotactl_fd, quotactl_fd, &[Arg::Fd, Arg::Flags, Arg::Int, Arg::Ptr]),
+    Call::full(raw::__NR_ustat, ustat, &[Arg::Int, Arg::Ptr]),
     Call::partial(raw::__NR_readahead, readahead, &[Arg::Fd, Arg::Int, Arg::Size], "advice is taken and not used"),
 ];
 
@@ -107,4 +111,53 @@ fn readahead(task: &Arc<Task>, args: &Args) -> SysResult {
         return Err(Errno::EBADF);
     }
     if file.inode.file_type() == FileType::Regular { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+fn cachestat(task: &Arc<Task>, args: &Args) -> SysResult {
+    let file = task.files().get(args.int(0))?;
+    let [offset, length]: [u64; 2] = task.read(args.raw(1))?;
+    if args.uint(3) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let size = match file.inode.file_type() {
+        FileType::Regular => file.inode.attributes()?.size,
+        _ => 0,
+    };
+    let end = if length == 0 { size } else { size.min(offset.saturating_add(length)) };
+    let pages = if end > offset { end.div_ceil(PAGE_SIZE) - offset / PAGE_SIZE } else { 0 };
+    task.write(args.raw(2), &[pages, 0, 0, 0, 0]).map(|()| 0)
+}
+
+/// Kinds of quotas: of users, groups, projects. The kind is the lower half of a command's second byte pair.
+const QUOTA_KINDS: u32 = 3;
+
+/// No filesystem inside counts quotas.
+fn quotactl(task: &Arc<Task>, args: &Args) -> SysResult {
+    if args.uint(0) & 0xff >= QUOTA_KINDS {
+        return Err(Errno::EINVAL);
+    }
+    if args.raw(1) == 0 {
+        return Err(Errno::ENODEV);
+    }
+    let place = super::at::lookup(task, super::at::CWD, args.raw(1), 0, true)?;
+    // There is nothing that could be mounted behind a block device.
+    if place.inode().file_type() == FileType::BlockDevice { Err(Errno::ENODEV) } else { Err(Errno::ENOTBLK) }
+}
+
+fn quotactl_fd(task: &Arc<Task>, args: &Args) -> SysResult {
+    task.files().get(args.int(0))?;
+    if args.uint(1) & 0xff >= QUOTA_KINDS { Err(Errno::EINVAL) } else { Err(Errno::ENOSYS) }
+}
+
+fn ustat(task: &Arc<Task>, args: &Args) -> SysResult {
+    /// `struct ustat` with names that nobody has filled in for long.
+    const SIZE: usize = 32;
+    let device = u64::from(args.uint(0));
+    let mounts = task.kernel.mounts.all();
+    let root = mounts.iter().map(|mount| &mount.root.inode).find(|inode| inode.attributes().is_ok_and(|found| found.device == device));
+    let figures = root.ok_or(Errno::EINVAL)?.statfs()?;
+    let mut answer = [0u8; SIZE];
+    answer[..4].copy_from_slice(&(figures.free_blocks as u32).to_ne_bytes());
+    answer[8..16].copy_from_slice(&figures.free_inodes.to_ne_bytes());
+    task.write_bytes(args.raw(1), &answer).map(|()| 0)
 }

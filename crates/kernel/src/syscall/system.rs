@@ -19,10 +19,6 @@ pub const CALLS: &[Call] = &[
     Call::partial(raw::__NR_syslog, syslog, &[Int, Out, Int], "the log holds one line about the boot and takes no others"),
     Call::full(raw::__NR_getcpu, getcpu, &[Ptr, Ptr, Ptr]),
     Call::partial(raw::__NR_personality, personality, &[Flags], "ADDR_NO_RANDOMIZE and the like are remembered without effect"),
-    Call::partial(raw::__NR_get_mempolicy, get_mempolicy, &[Ptr, Ptr, Size, Ptr, Flags], "one memory node"),
-    Call::partial(raw::__NR_set_mempolicy, set_mempolicy, &[Int, Ptr, Size], "one memory node: policies are checked and have no effect"),
-    Call::partial(raw::__NR_mbind, mbind, &[Ptr, Size, Int, Ptr, Size, Flags], "one memory node: policies are checked and have no effect"),
-    Call::partial(raw::__NR_migrate_pages, migrate_pages, &[Int, Size, Ptr, Ptr], "one memory node: nothing to migrate"),
     Call::partial(raw::__NR_sysfs, sysfs, &[Int, Ptr, Ptr], "counts and names a fixed list of filesystems"),
     Call::full(raw::__NR_vhangup, vhangup, &[]),
     Call::full(raw::__NR_getrusage, getrusage, &[Int, Ptr]),
@@ -199,83 +195,6 @@ fn personality(task: &Arc<Task>, args: &Args) -> SysResult {
         scheduling.personality = args.uint(0);
     }
     Ok(before as usize)
-}
-
-/// Writes a node mask of `bits` bits with node 0 set or not.
-fn write_nodes(task: &Task, address: u64, bits: u64, first: bool) -> Result<(), Errno> {
-    // One node more than Linux counts are asked for by some callers; 1 << 15 is what Linux bounds them by.
-    if address == 0 {
-        return Ok(());
-    }
-    if bits == 0 || bits > 1 << 15 {
-        return Err(Errno::EINVAL);
-    }
-    let mut mask = vec![0u64; bits.div_ceil(64) as usize];
-    mask[0] = u64::from(first);
-    task.write_slice(address, &mask)
-}
-
-fn get_mempolicy(task: &Arc<Task>, args: &Args) -> SysResult {
-    const NODE: u32 = 1;
-    const ADDRESS: u32 = 2;
-    const MEMBERS: u32 = 4;
-    let flags = args.uint(4);
-    if flags & !(NODE | ADDRESS | MEMBERS) != 0 || flags & MEMBERS != 0 && flags & (NODE | ADDRESS) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if flags & ADDRESS == 0 && args.raw(3) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if args.raw(0) != 0 {
-        // The default policy, or node 0: both 0.
-        task.write(args.raw(0), &0i32)?;
-    }
-    write_nodes(task, args.raw(1), args.raw(2), flags & MEMBERS != 0)?;
-    Ok(0)
-}
-
-/// Checks a policy and its nodes: of all nodes there is only number 0.
-fn check_policy(task: &Task, mode: i32, mask: u64, bits: u64) -> Result<(), Errno> {
-    const MODE_FLAGS: i32 = 0xe000;
-    const DEFAULT: i32 = 0;
-    const PREFERRED: i32 = 1;
-    const LOCAL: i32 = 4;
-    const LAST: i32 = 6;
-    let mode = mode & !MODE_FLAGS;
-    if !(DEFAULT..=LAST).contains(&mode) || bits > 1 << 15 {
-        return Err(Errno::EINVAL);
-    }
-    let words: Vec<u64> = if mask == 0 { Vec::new() } else { task.read_slice(mask, bits.div_ceil(64) as usize)? };
-    let empty = words.iter().all(|word| *word == 0);
-    let beyond = words.iter().enumerate().any(|(index, word)| if index == 0 { word & !1 != 0 } else { *word != 0 });
-    match mode {
-        _ if beyond => Err(Errno::EINVAL),
-        DEFAULT | LOCAL if !empty => Err(Errno::EINVAL),
-        DEFAULT | LOCAL | PREFERRED => Ok(()),
-        _ if empty => Err(Errno::EINVAL),
-        _ => Ok(()),
-    }
-}
-
-fn set_mempolicy(task: &Arc<Task>, args: &Args) -> SysResult {
-    check_policy(task, args.int(0), args.raw(1), args.raw(2))?;
-    Ok(0)
-}
-
-fn mbind(task: &Arc<Task>, args: &Args) -> SysResult {
-    if !args.raw(0).is_multiple_of(cloudpilot_abi::PAGE_SIZE) || args.uint(5) & !7 != 0 {
-        return Err(Errno::EINVAL);
-    }
-    check_policy(task, args.int(2), args.raw(3), args.raw(4))?;
-    Ok(0)
-}
-
-fn migrate_pages(task: &Arc<Task>, args: &Args) -> SysResult {
-    let pid = args.int(0);
-    if pid != 0 && task.find_task(pid).is_none() {
-        return Err(Errno::ESRCH);
-    }
-    Ok(0)
 }
 
 fn sysfs(task: &Arc<Task>, args: &Args) -> SysResult {

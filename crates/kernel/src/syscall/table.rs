@@ -27,6 +27,7 @@ const FAMILIES: &[&[Call]] = &[
     super::mount::CALLS,
     super::mount_files::CALLS,
     super::memory::CALLS,
+    super::nodes::CALLS,
     super::storage::CALLS,
     super::splice::CALLS,
     super::socket::CALLS,

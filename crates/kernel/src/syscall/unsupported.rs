@@ -10,7 +10,6 @@ const MOUNT_FILES: &str = "mounts are made with mount(2)";
 const LSM: &str = "no security modules to ask";
 const RING: &str = "not there, so that runtimes fall back to epoll";
 const PKEYS: &str = "no memory protection keys";
-const QUOTA: &str = "no quotas below the sandbox's own limits";
 const ATTRIBUTES: &str = "no inode flags to get or set";
 
 /// Number and reason.
@@ -18,7 +17,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR__sysctl, OLD),
     (raw::__NR_add_key, KEYS),
     (raw::__NR_afs_syscall, NEVER),
-    (raw::__NR_cachestat, "there is no page cache to ask about"),
     (raw::__NR_create_module, OLD),
     (raw::__NR_epoll_ctl_old, NEVER),
     (raw::__NR_epoll_wait_old, NEVER),
@@ -41,7 +39,6 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_map_shadow_stack, "no shadow stacks"),
     (raw::__NR_memfd_secret, "the kernel can always read what it serves"),
     (raw::__NR_modify_ldt, "no local descriptor tables: 64-bit programs only"),
-    (raw::__NR_move_pages, "one memory node: nothing to move"),
     (raw::__NR_nfsservctl, OLD),
     (raw::__NR_open_tree_attr, MOUNT_FILES),
     (raw::__NR_pkey_alloc, PKEYS),
@@ -49,20 +46,15 @@ pub const UNSUPPORTED: &[(u32, &str)] = &[
     (raw::__NR_pkey_mprotect, PKEYS),
     (raw::__NR_putpmsg, NEVER),
     (raw::__NR_query_module, OLD),
-    (raw::__NR_quotactl, QUOTA),
-    (raw::__NR_quotactl_fd, QUOTA),
-    (raw::__NR_remap_file_pages, "deprecated; programs use mmap"),
     (raw::__NR_request_key, KEYS),
     (
         raw::__NR_rseq,
         "the host preempts threads without telling, so that no sequence could be restarted safely; the C library does without",
     ),
     (raw::__NR_security, NEVER),
-    (raw::__NR_set_mempolicy_home_node, "one memory node"),
     (raw::__NR_set_thread_area, "32-bit programs only"),
     (raw::__NR_tuxcall, NEVER),
     (raw::__NR_uretprobe, "no probes"),
     (raw::__NR_uselib, OLD),
-    (raw::__NR_ustat, "superseded by statfs"),
     (raw::__NR_vserver, NEVER),
 ];

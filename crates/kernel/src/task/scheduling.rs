@@ -1,5 +1,6 @@
 //! What `sched(7)` says about a task, and since when it runs. The host schedules guest threads; these values are remembered and reported.
 
+use crate::mm::policy::Policy;
 use cloudpilot_abi::{raw, raw_prctl};
 
 /// By how much timers of ordinary tasks may be late, Linux's default.
@@ -24,6 +25,8 @@ pub struct Scheduling {
     pub personality: u32,
     /// `PR_SET_TIMERSLACK`, and what it goes back to: nanoseconds.
     pub timer_slack: (u64, u64),
+    /// `set_mempolicy(2)`.
+    pub memory_policy: Option<Policy>,
     /// `PR_MCE_KILL`.
     pub memory_failure_policy: u32,
     /// `PR_SET_IO_FLUSHER`.
@@ -43,6 +46,7 @@ impl Default for Scheduling {
             io_priority: 0,
             personality: 0,
             timer_slack: (TIMER_SLACK_NS, TIMER_SLACK_NS),
+            memory_policy: None,
             memory_failure_policy: raw_prctl::PR_MCE_KILL_DEFAULT,
             flushes_io: false,
             started_ns: crate::time::monotonic_ns(),

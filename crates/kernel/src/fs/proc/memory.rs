@@ -9,8 +9,8 @@ use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
 use super::links::place_text;
 use super::subject::{Live, Subject};
 use crate::io::{Destination, Source};
-use crate::mm::Mm;
 use crate::mm::report::AreaInfo;
+use crate::mm::{Mm, policy};
 use crate::task::Task;
 use crate::vfs::file::{File, FileOps};
 
@@ -27,6 +27,7 @@ const PIECE: usize = 64 << 10;
 pub struct Usage {
     pub size: u64,
     pub resident: u64,
+    pub locked: u64,
     pub resident_anonymous: u64,
     pub resident_file: u64,
     pub resident_shared: u64,
@@ -45,6 +46,7 @@ impl Usage {
             let length = area.end - area.start;
             usage.size += length;
             usage.resident += area.resident;
+            usage.locked += if area.marks.locked { length } else { 0 };
             match (&area.file, area.shared) {
                 (_, true) => usage.resident_shared += area.resident,
                 (Some(_), false) => usage.resident_file += area.resident,
@@ -135,7 +137,7 @@ fn figures(areas: &[AreaInfo], single: bool) -> String {
         ("Private_Hugetlb", 0),
         ("Swap", 0),
         ("SwapPss", 0),
-        ("Locked", 0),
+        ("Locked", sum(&|area| area.marks.locked)),
     ];
     for (label, value) in rows {
         let _ = writeln!(text, "{:<16}{value:8} kB", format!("{label}:"));
@@ -149,13 +151,66 @@ pub fn smaps(live: &Live) -> Result<Vec<u8>, Errno> {
     for area in live.mm().map(|mm| mm.areas()).unwrap_or_default() {
         area_line(&mut text, &area, live);
         text.extend_from_slice(figures(std::slice::from_ref(&area), true).as_bytes());
-        let mut flags = String::new();
-        for (bit, flag) in [(raw::PROT_READ, "rd "), (raw::PROT_WRITE, "wr "), (raw::PROT_EXEC, "ex ")] {
-            flags.push_str(if area.protection & bit != 0 { flag } else { "" });
+        text.extend_from_slice(format!("THPeligible:           0\nVmFlags: {}\n", flag_words(&area)).as_bytes());
+    }
+    Ok(text)
+}
+
+/// The two letters of each flag of an area, in Linux's order.
+fn flag_words(area: &AreaInfo) -> String {
+    let marks = area.marks;
+    let own_writable = !area.shared && area.protection & raw::PROT_WRITE != 0;
+    let flags = [
+        (area.protection & raw::PROT_READ != 0, "rd"),
+        (area.protection & raw::PROT_WRITE != 0, "wr"),
+        (area.protection & raw::PROT_EXEC != 0, "ex"),
+        (area.shared, "sh"),
+        (true, "mr"),
+        (marks.may_write, "mw"),
+        (true, "me"),
+        (area.shared && marks.may_write, "ms"),
+        (marks.grows_down, "gd"),
+        (marks.locked, "lo"),
+        (marks.keep_from_fork, "dc"),
+        (own_writable, "ac"),
+        (marks.wipe_on_fork, "wf"),
+        (marks.sealed, "sl"),
+    ];
+    flags.iter().filter(|(is_set, _)| *is_set).map(|(_, word)| format!("{word} ")).collect()
+}
+
+/// `/proc/<pid>/numa_maps`: everything is on the only node.
+pub fn numa_maps(live: &Live) -> Result<Vec<u8>, Errno> {
+    let Some(mm) = live.mm() else { return Ok(Vec::new()) };
+    let mut text = Vec::new();
+    for area in mm.areas() {
+        let policy = match mm.policy_at(area.start).flatten() {
+            None => "default",
+            Some(policy) => match policy.kind {
+                policy::PREFERRED => "prefer:0",
+                policy::BIND => "bind:0",
+                policy::LOCAL => "local",
+                policy::PREFERRED_MANY => "prefer (many):0",
+                policy::WEIGHTED_INTERLEAVE => "weighted interleave:0",
+                _ => "interleave:0",
+            },
+        };
+        text.extend_from_slice(format!("{:08x} {policy}", area.start).as_bytes());
+        match (&area.file, area.name.as_deref()) {
+            (_, Some("[heap]")) => text.extend_from_slice(b" heap"),
+            (_, Some("[stack]")) => text.extend_from_slice(b" stack"),
+            (Some(path), _) => {
+                text.extend_from_slice(b" file=");
+                text.extend(place_text(path, live.task.as_deref()));
+            }
+            _ => {}
         }
-        text.extend_from_slice(
-            format!("THPeligible:           0\nVmFlags: {flags}{}mr mw me \n", if area.shared { "sh " } else { "" }).as_bytes(),
-        );
+        let pages = area.resident / PAGE_SIZE;
+        if pages > 0 {
+            let kind = if area.file.is_some() { "mapped" } else { "anon" };
+            text.extend_from_slice(format!(" {kind}={pages} N0={pages} kernelpagesize_kB=4").as_bytes());
+        }
+        text.push(b'\n');
     }
     Ok(text)
 }

@@ -234,7 +234,7 @@ fn memory_lines(text: &mut String, usage: &Usage) {
     let lines = [
         ("VmPeak", usage.size),
         ("VmSize", usage.size),
-        ("VmLck", 0),
+        ("VmLck", usage.locked),
         ("VmPin", 0),
         ("VmHWM", usage.resident),
         ("VmRSS", usage.resident),

@@ -121,6 +121,13 @@ fn oom_score_adj(subject: &Subject) -> Plan {
     })
 }
 
+/// `clear_refs`: what was touched is not counted, so that forgetting it changes nothing.
+fn clear_refs(subject: &Subject) -> Plan {
+    const KINDS: std::ops::RangeInclusive<i64> = 1..=5;
+    let plan = subject.open_file(|_| Err(Errno::EINVAL));
+    plan.mode(0o200).taking(|_, bytes| if KINDS.contains(&parse_setting(bytes)?) { Ok(()) } else { Err(Errno::EINVAL) })
+}
+
 fn oom_score(live: &Live) -> Result<Vec<u8>, Errno> {
     let resident = live.mm().map_or(0, |mm| memory::Usage::of(&mm).resident);
     let share = (resident.saturating_mul(1000) / live.kernel.limits.memory_bytes.max(1)) as i32;
@@ -186,6 +193,7 @@ const COMMON: Listing<Subject> = &[
     ("arch_status", FileType::Regular, |subject| fixed(subject, "")),
     ("auxv", FileType::Regular, |subject| subject.traced_file(0o400, memory::auxv)),
     ("cgroup", FileType::Regular, |subject| fixed(subject, "0::/\n")),
+    ("clear_refs", FileType::Regular, clear_refs),
     ("cmdline", FileType::Regular, |subject| subject.open_file(memory::cmdline)),
     ("comm", FileType::Regular, comm),
     ("cpuset", FileType::Regular, |subject| fixed(subject, "/\n")),
@@ -204,6 +212,7 @@ const COMMON: Listing<Subject> = &[
     ("mounts", FileType::Regular, |subject| subject.open_file(mounts::mounts)),
     ("net", FileType::Directory, net::directory),
     ("ns", FileType::Directory, links::namespaces),
+    ("numa_maps", FileType::Regular, |subject| subject.traced_file(0o444, memory::numa_maps)),
     ("oom_adj", FileType::Regular, |subject| constant(subject, 0o644, "0\n")),
     ("oom_score", FileType::Regular, |subject| subject.open_file(oom_score)),
     ("oom_score_adj", FileType::Regular, oom_score_adj),
