@@ -556,6 +556,37 @@ static void interfaces(void) {
     close(p[0]), close(p[1]);
 }
 
+static void choosing(void) {
+    struct sockaddr_in a = v4(INADDR_LOOPBACK, 0);
+    int s = socket(AF_INET, SOCK_STREAM, 0), l = socket(AF_INET, SOCK_STREAM, 0);
+    EQ("own range", set(s, IPPROTO_IP, 51, (40010 << 16) | 40000), 0);
+    bind(s, (void *)&a, sizeof a);
+    YES("is chosen from", port(s) >= 40000 && port(s) <= 40010);
+    close(s);
+    bind(l, (void *)&a, sizeof a);
+    listen(l, 1);
+    s = socket(AF_INET, SOCK_STREAM, 0);
+    a = v4(INADDR_LOOPBACK, port(l));
+    EQ("connects by sending", sendto(s, "abc", 3, MSG_FASTOPEN, (void *)&a, sizeof a), 3);
+    ERR("once", sendto(s, "abc", 3, MSG_FASTOPEN, (void *)&a, sizeof a), EISCONN);
+    int c = accept(l, NULL, NULL);
+    settle();
+    EQ("arrives", first(c, 9, 0), 3000 + 'a');
+    close(c), close(s), close(l);
+    s = socket(AF_INET, SOCK_DGRAM, 0), l = socket(AF_INET, SOCK_DGRAM, 0);
+    struct timeval stamp = {0, 0};
+    ERR("no stamp", ioctl(l, 0x8906, &stamp), ENOENT);
+    a = v4(INADDR_LOOPBACK, 0);
+    bind(l, (void *)&a, sizeof a);
+    a = v4(INADDR_LOOPBACK, port(l));
+    sendto(s, "x", 1, 0, (void *)&a, sizeof a);
+    settle();
+    first(l, 1, 0);
+    OK("stamp", ioctl(l, 0x8906, &stamp));
+    YES("is a time", stamp.tv_sec > 1000000);
+    close(s), close(l);
+}
+
 int main(void) {
     alarm(35);
     making();
@@ -565,5 +596,6 @@ int main(void) {
     bytes();
     datagrams();
     interfaces();
+    choosing();
     return 0;
 }

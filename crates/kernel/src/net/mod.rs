@@ -28,6 +28,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use cloudpilot_abi::types::{Timespec, Timeval};
 use cloudpilot_abi::{Errno, raw, raw_ioctl, raw_net};
 use parking_lot::Mutex;
 
@@ -150,6 +151,8 @@ pub struct Base {
     pub owner: AtomicU32,
     /// Number of the inode that the descriptor shows.
     pub inode: AtomicU64,
+    /// When the message came that was received last (`SIOCGSTAMP`).
+    pub stamp: Mutex<Option<Timespec>>,
 }
 
 impl Base {
@@ -163,6 +166,7 @@ impl Base {
             options: Mutex::new(Options::new(domain, kind)),
             owner: AtomicU32::new(0),
             inode: AtomicU64::new(0),
+            stamp: Mutex::new(None),
         }
     }
 }
@@ -184,6 +188,10 @@ impl Base {
         }
     }
 }
+
+/// `SIOCGSTAMP`, `SIOCGSTAMPNS`.
+const LAST_STAMP: u32 = 0x8906;
+const LAST_STAMP_FINE: u32 = 0x8907;
 
 /// A connection that was accepted.
 pub struct Accepted {
@@ -362,6 +370,13 @@ impl FileOps for SocketFile {
             raw_ioctl::FIOSETOWN | raw_ioctl::SIOCSPGRP => file.set_owner(task, task.read(argument)?).map(|()| 0),
             raw_ioctl::FIOGETOWN | raw_ioctl::SIOCGPGRP => {
                 task.write(argument, &task.shows_owner(file.owner.load(Ordering::Relaxed))).map(|()| 0)
+            }
+            LAST_STAMP | LAST_STAMP_FINE if options::is_internet(self.socket.base()) => {
+                let time = self.socket.base().stamp.lock().ok_or(Errno::ENOENT)?;
+                if request == LAST_STAMP_FINE {
+                    return task.write(argument, &time).map(|()| 0);
+                }
+                task.write(argument, &Timeval { tv_sec: time.tv_sec, tv_usec: time.tv_nsec / 1000 }).map(|()| 0)
             }
             _ => self.socket.ioctl(task, request, argument),
         }

@@ -26,7 +26,7 @@ use super::{Base, Kind, Socket};
 use crate::task::Task;
 use icmp::{ICMP, ICMPV6};
 use packets::RawSocket;
-use ports::{Claim, Ports};
+use ports::{Claim, EPHEMERAL, Ports};
 pub use tcp::TcpSocket;
 pub use udp::UdpSocket;
 
@@ -143,14 +143,31 @@ pub fn socket(task: &Task, domain: u32, kind: u32, protocol: u32) -> Result<Arc<
 }
 
 /// What a socket that binds to `ip` takes of a port.
-fn claim(base: &Base, ip: IpAddr, uid: u32) -> Claim {
+fn claim(base: &Base, task: Option<&Arc<Task>>, ip: IpAddr) -> Claim {
+    let uid = task.map_or(0, |task| task.credentials().euid);
+    let range = port_range(base, task);
     let options = base.options.lock();
     Claim {
         ip,
         dual: base.domain == raw_net::AF_INET6 && !options.is_set(LEVEL_IPV6, IPV6_V6ONLY),
         reuse_address: options.has(raw_net::SO_REUSEADDR),
         reuse_port: options.has(raw_net::SO_REUSEPORT).then_some(uid),
+        range,
     }
+}
+
+/// From which ports any is chosen: the system's (`ip_local_port_range`), narrowed by what the socket asked for (`IP_LOCAL_PORT_RANGE`).
+fn port_range(base: &Base, task: Option<&Arc<Task>>) -> (u16, u16) {
+    let written = task.and_then(|task| {
+        let sysctls = task.kernel.system.sysctls.lock();
+        let text = std::str::from_utf8(sysctls.get("net/ipv4/ip_local_port_range")?).ok()?.to_owned();
+        let mut numbers = text.split_whitespace().filter_map(|number| number.parse::<u16>().ok());
+        Some((numbers.next()?, numbers.next()?))
+    });
+    let (low, high) = written.filter(|(low, high)| *low > 0 && low <= high).unwrap_or((*EPHEMERAL.start(), *EPHEMERAL.end()));
+    let own = base.options.lock().number(super::options::LEVEL_IP, raw_net::IP_LOCAL_PORT_RANGE as i32).unwrap_or(0) as u32;
+    let within = |port: u32, otherwise: u16| u16::try_from(port).ok().filter(|port| (low..=high).contains(port)).unwrap_or(otherwise);
+    (within(own & 0xffff, low), within(own >> 16, high))
 }
 
 /// `IP_FREEBIND`.

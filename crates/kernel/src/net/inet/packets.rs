@@ -354,6 +354,7 @@ impl Socket for RawSocket {
             Err(Errno::EAGAIN) if flags & MSG_DONTWAIT == 0 && self.state.lock().reads_ended => return Ok(Incoming::default()),
             received => received?,
         };
+        *self.base.stamp.lock() = Some(received.time);
         self.base.moves_peek(flags, if flags & MSG_PEEK == 0 { received.length } else { received.count });
         Ok(Incoming {
             count: received.count,

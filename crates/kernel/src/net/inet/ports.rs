@@ -21,6 +21,8 @@ pub struct Claim {
     pub reuse_address: bool,
     /// `SO_REUSEPORT`, with the user who may share.
     pub reuse_port: Option<u32>,
+    /// The lowest and the highest port for who asks for any.
+    pub range: (u16, u16),
 }
 
 struct Entry<T> {
@@ -168,9 +170,10 @@ impl<T> Table<T> {
     }
 
     fn free_port(&mut self, claim: &Claim) -> Option<u16> {
-        for _ in EPHEMERAL {
-            let port = self.next_port;
-            self.next_port = if port >= *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
+        let (low, high) = claim.range;
+        for _ in low..=high {
+            let port = if (low..=high).contains(&self.next_port) { self.next_port } else { low };
+            self.next_port = if port >= high { low } else { port + 1 };
             if self.ports.get(&port).is_none_or(|entries| entries.iter().all(|entry| !entry.claim.overlaps(claim))) {
                 return Some(port);
             }
@@ -246,7 +249,7 @@ mod tests {
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn claim(ip: IpAddr) -> Claim {
-        Claim { ip, dual: ip == ANY6, reuse_address: false, reuse_port: None }
+        Claim { ip, dual: ip == ANY6, reuse_address: false, reuse_port: None, range: (*EPHEMERAL.start(), *EPHEMERAL.end()) }
     }
 
     #[test]

@@ -141,8 +141,7 @@ impl TcpSocket {
     }
 
     fn lease(&self, state: &mut State, task: Option<&Arc<Task>>, to: SocketAddr) -> Result<(), Errno> {
-        let uid = task.map_or(0, |task| task.credentials().euid);
-        let lease = self.inet.tcp.bind(super::claim(&self.base, to.ip(), uid), to.port(), self.this.clone())?;
+        let lease = self.inet.tcp.bind(super::claim(&self.base, task, to.ip()), to.port(), self.this.clone())?;
         state.local = SocketAddr::new(to.ip(), lease.port);
         state.lease = Some(lease);
         Ok(())

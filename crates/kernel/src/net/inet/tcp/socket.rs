@@ -21,6 +21,15 @@ const UNSENT: u32 = 0x894b;
 const ARRIVED: usize = 65_536;
 
 impl TcpSocket {
+    /// `MSG_FASTOPEN`: connects by the first message.
+    fn open_fast(&self, message: &Outgoing<'_>) -> Result<(), Errno> {
+        let to = match self.decode(message.address.ok_or(Errno::EINVAL)?)? {
+            Given::Address(to) => to,
+            Given::Unspecified => return Err(Errno::EOPNOTSUPP),
+        };
+        self.connect_to(message.task, to, false)
+    }
+
     /// Bytes that were received, with what `TCP_INQ` asks for: how many are left.
     fn described(&self, incoming: &Channel, count: usize) -> Incoming {
         let mut message = Incoming::bytes(count);
@@ -94,7 +103,7 @@ impl Socket for TcpSocket {
 
     fn send(&self, source: &mut Source<'_>, message: &mut Outgoing<'_>) -> Result<usize, Errno> {
         if message.flags & MSG_FASTOPEN != 0 {
-            return Err(Errno::EOPNOTSUPP);
+            self.open_fast(message)?;
         }
         self.send_checked(source, message.flags & MSG_OOB != 0)
     }

@@ -119,8 +119,7 @@ impl UdpSocket {
     }
 
     fn lease(&self, state: &mut State, task: Option<&Arc<Task>>, to: SocketAddr) -> Result<(), Errno> {
-        let uid = task.map_or(0, |task| task.credentials().euid);
-        let lease = self.ports().bind(super::claim(&self.base, to.ip(), uid), to.port(), self.this.clone())?;
+        let lease = self.ports().bind(super::claim(&self.base, task, to.ip()), to.port(), self.this.clone())?;
         state.local = SocketAddr::new(to.ip(), lease.port);
         state.lease = Some(lease);
         Ok(())
@@ -229,6 +228,7 @@ impl Socket for UdpSocket {
             Err(Errno::EAGAIN) if flags & MSG_DONTWAIT == 0 && self.state.lock().reads_ended => return Ok(Incoming::default()),
             received => received?,
         };
+        *self.base.stamp.lock() = Some(received.time);
         self.base.moves_peek(flags, if flags & MSG_PEEK == 0 { received.length } else { received.count });
         Ok(Incoming {
             count: received.count,
