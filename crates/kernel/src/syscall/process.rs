@@ -315,7 +315,8 @@ fn getsid(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn setpgid(task: &Arc<Task>, args: &Args) -> SysResult {
     let (pid, group) = (args.int(0), args.int(1));
-    if group < 0 {
+    // Without a group it is the process that names it.
+    if group < 0 || group == 0 && pid < 0 {
         return Err(Errno::EINVAL);
     }
     let own = |number| if number == 0 { 0 } else { task.number(number) };

@@ -345,9 +345,12 @@ fn utimensat(task: &Arc<Task>, args: &Args) -> SysResult {
             *slot = match time.tv_nsec {
                 UTIME_NOW => Some(SetTime::Now),
                 UTIME_OMIT => None,
-                0..1_000_000_000 => Some(SetTime::At(time)),
-                _ => return Err(Errno::EINVAL),
+                _ => Some(SetTime::At(time)),
             };
+        }
+        // Nothing to do: the path is not even looked at.
+        if result.iter().all(Option::is_none) {
+            return Ok(0);
         }
         Some(result)
     };
@@ -359,6 +362,10 @@ fn utimensat(task: &Arc<Task>, args: &Args) -> SysResult {
     } else {
         at::lookup_flags(task, args.int(0), args.raw(1), args.uint(3))?
     };
+    let is_bad = |time: &Option<SetTime>| matches!(time, Some(SetTime::At(time)) if !(0..1_000_000_000).contains(&time.tv_nsec));
+    if times.iter().flatten().any(is_bad) {
+        return Err(Errno::EINVAL);
+    }
     change_times(task, &place, times)
 }
 

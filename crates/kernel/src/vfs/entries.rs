@@ -134,6 +134,12 @@ pub fn rename((old, old_path): (&Walk<'_>, &[u8]), (new, new_path): (&Walk<'_>, 
     let credentials = &old.credentials;
     let source = from.directory.name.child(&from.component)?;
     let target = to.directory.name.child(&to.component).ok();
+    match &target {
+        Some(_) if flags & raw::RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
+        Some(target) if exchange && to.trailing_slash && target.inode.file_type() != FileType::Directory => return Err(Errno::ENOTDIR),
+        None if exchange => return Err(Errno::ENOENT),
+        _ => {}
+    }
     let is_directory = source.inode.file_type() == FileType::Directory;
     if !is_directory && (from.trailing_slash || to.trailing_slash && !exchange) {
         return Err(Errno::ENOTDIR);
@@ -141,11 +147,8 @@ pub fn rename((old, old_path): (&Walk<'_>, &[u8]), (new, new_path): (&Walk<'_>, 
     permission::check_directory_change(&from.directory, credentials)?;
     permission::check_sticky(from.directory.inode(), &source.inode, credentials)?;
     permission::check_directory_change(&to.directory, credentials)?;
-    match &target {
-        Some(_) if flags & raw::RENAME_NOREPLACE != 0 => return Err(Errno::EEXIST),
-        Some(target) => permission::check_sticky(to.directory.inode(), &target.inode, credentials)?,
-        None if exchange => return Err(Errno::ENOENT),
-        None => {}
+    if let Some(target) = &target {
+        permission::check_sticky(to.directory.inode(), &target.inode, credentials)?;
     }
     // No directory may move below itself.
     if is_directory && to.directory.name.is_below(&source) {
