@@ -328,6 +328,32 @@ static void listing(void) {
     EQ("smaps_rollup", found, 3);
 }
 
+/* A filesystem's limit holds for pages that come by faults, too, and they are given back however they go. */
+static void limits(void) {
+    struct statfs before, after;
+    mkdir("limited", 0700);
+    OK("own mounts", unshare(CLONE_NEWNS));
+    OK("which stay here", mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+    OK("a filesystem of 16 pages", mount("none", "limited", "tmpfs", 0, "size=64k"));
+    OK("statfs", statfs("limited", &before));
+    int fd = open("limited/sparse", O_RDWR | O_CREAT, 0600);
+    OK("a long file without pages", ftruncate(fd, 64 * PAGE));
+    char *place = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    EQ("its first page", SIGNAL_OF(place[0] = 1), 0);
+    int pages = 1;
+    while (pages < 64 && !SIGNAL_OF(place[pages * PAGE] = 1))
+        pages++;
+    YES("some pages", pages >= 8 && pages <= 16);
+    EQ("and no more", SIGNAL_OF(place[pages * PAGE] = 1), SIGBUS);
+    ERR("nor by a write", pwrite(fd, "x", 1, 63 * PAGE), ENOSPC);
+    munmap(place, 64 * PAGE);
+    close(fd);
+    OK("removed", unlink("limited/sparse"));
+    OK("statfs", statfs("limited", &after));
+    EQ("all is as before", after.f_bfree, before.f_bfree);
+    umount2("limited", MNT_DETACH);
+}
+
 int main(void) {
     enter_directory();
     struct sigaction action = {.sa_sigaction = catch, .sa_flags = SA_SIGINFO | SA_NODEFER};
@@ -340,5 +366,6 @@ int main(void) {
     advising();
     locking();
     listing();
+    limits();
     return 0;
 }

@@ -21,6 +21,8 @@ const FILE_SIZE: u64 = 1 << 42;
 pub enum MemoryError {
     /// The file has no range of that size left.
     Exhausted,
+    /// Whoever pays for the pages may have no more of them.
+    Unpaid,
 }
 
 /// A range of the memory file, page-aligned.

@@ -9,4 +9,4 @@ mod pool;
 mod ranges;
 
 pub use file::{MemoryError, MemoryFile, Range, window_hint};
-pub use object::{Mapper, Object};
+pub use object::{Account, Mapper, Object};

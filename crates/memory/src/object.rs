@@ -21,12 +21,23 @@ struct Pages {
     /// Sum of their lengths.
     allocated: u64,
     size: u64,
+    /// Who pays for them, however they come and go: by writes, by faults, with the object's end.
+    account: Option<Arc<dyn Account>>,
 }
 
 /// Told when pages of an object go away (truncation, holes): whoever maps them must let go of them, too.
 pub trait Mapper: Send + Sync {
     /// Pages from `start` to `end` of `object` are gone. `truncated`: they are past its end now, rather than a hole.
     fn pages_gone(&self, object: &Object, start: u64, end: u64, truncated: bool);
+}
+
+/// Who pays for the pages of an object: a filesystem with a limit. Called with the object's pages locked.
+pub trait Account: Send + Sync {
+    /// Takes bytes; false if they are too many.
+    fn charge(&self, bytes: u64) -> bool;
+
+    /// Gives bytes back.
+    fn refund(&self, bytes: u64);
 }
 
 /// A sparse file in guest memory. Every page belongs to the object; mappings take part through the memory file's owner counts, so that
@@ -40,7 +51,16 @@ pub struct Object {
 impl Object {
     /// An object of `size` zero bytes.
     pub fn new(memory: &Arc<MemoryFile>, size: u64) -> Arc<Self> {
-        let pages = Pages { extents: BTreeMap::new(), allocated: 0, size };
+        Self::with_account(memory, size, None)
+    }
+
+    /// An object whose pages somebody pays for; making pages fails with [`MemoryError::Unpaid`] when that is refused.
+    pub fn accounted(memory: &Arc<MemoryFile>, account: Arc<dyn Account>) -> Arc<Self> {
+        Self::with_account(memory, 0, Some(account))
+    }
+
+    fn with_account(memory: &Arc<MemoryFile>, size: u64, account: Option<Arc<dyn Account>>) -> Arc<Self> {
+        let pages = Pages { extents: BTreeMap::new(), allocated: 0, size, account };
         Arc::new(Self { memory: Arc::clone(memory), pages: RwLock::new(pages), mappers: Mutex::default() })
     }
 
@@ -260,8 +280,17 @@ impl Pages {
             return Ok((place, piece_end));
         }
         let start = at / PAGE_SIZE * PAGE_SIZE;
-        let hole_end = self.find(at, end).1.div_ceil(PAGE_SIZE) * PAGE_SIZE;
-        let range = memory.allocate(hole_end - start)?;
+        let mut length = self.find(at, end).1.div_ceil(PAGE_SIZE) * PAGE_SIZE - start;
+        if let Some(account) = &self.account
+            && !account.charge(length)
+        {
+            // Where there is no room for all of it, there may be some for its first page.
+            if length == PAGE_SIZE || !account.charge(PAGE_SIZE) {
+                return Err(MemoryError::Unpaid);
+            }
+            length = PAGE_SIZE;
+        }
+        let range = memory.allocate(length).inspect_err(|_| self.refund(length))?;
         self.allocated += range.length();
         let before = self.extents.range_mut(..start).next_back();
         match before {
@@ -272,7 +301,13 @@ impl Pages {
                 self.extents.insert(start, Extent { length: range.length(), offset: range.start });
             }
         }
-        Ok((range.start + (at - start), hole_end.min(end)))
+        Ok((range.start + (at - start), (start + length).min(end)))
+    }
+
+    fn refund(&self, bytes: u64) {
+        if let Some(account) = &self.account {
+            account.refund(bytes);
+        }
     }
 
     /// Drops the pages of a page-aligned range.
@@ -283,6 +318,7 @@ impl Pages {
         for at in gone {
             if let Some(extent) = self.extents.remove(&at) {
                 self.allocated -= extent.length;
+                self.refund(extent.length);
                 memory.release(Range { start: extent.offset, end: extent.offset + extent.length });
             }
         }

@@ -1,7 +1,7 @@
 //! Making pages exist: page faults of the guest, and the same on behalf of our own copies.
 
 use cloudpilot_abi::{PAGE_SIZE, page_down, raw};
-use cloudpilot_memory::Range;
+use cloudpilot_memory::{MemoryError, Range};
 use cloudpilot_platform::{Access, Backing, Executor};
 
 use super::area::{Area, Content};
@@ -74,7 +74,10 @@ impl Mm {
                 }
                 let size_end = object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE;
                 let length = (hole_end - page).min(OBJECT_CHUNK).min(size_end - at);
-                let range = object.share(at, length).map_err(|_| FaultError::OutOfMemory)?;
+                let range = object.share(at, length).map_err(|error| match error {
+                    MemoryError::Exhausted => FaultError::OutOfMemory,
+                    MemoryError::Unpaid => FaultError::PastEnd,
+                })?;
                 let end = page + range.length();
                 let copy_on_write = !area.shared;
                 state.extents.insert(page, Extent { end, offset: range.start, copy_on_write });

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
-use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
+use cloudpilot_abi::{Errno, raw};
 use cloudpilot_memory::Object;
 
 use super::node::{Body, LowerFile, Node};
@@ -100,18 +100,6 @@ impl TmpfsFile {
         let open = lower.open()?;
         Ok(self.lower.get_or_init(|| open))
     }
-
-    /// Reserves room for a write of `length` bytes at `offset`: for the pages that do not exist yet, at most.
-    fn charge_write(&self, object: &Object, offset: u64, length: u64) -> Result<u64, Errno> {
-        let start = offset / PAGE_SIZE * PAGE_SIZE;
-        let end = (offset + length).div_ceil(PAGE_SIZE) * PAGE_SIZE;
-        let fresh = if start >= object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE || object.allocated() < object.size() {
-            end - start
-        } else {
-            end.saturating_sub(object.size().div_ceil(PAGE_SIZE) * PAGE_SIZE)
-        };
-        self.node.filesystem.charge(fresh).map(|()| fresh)
-    }
 }
 
 impl FileOps for TmpfsFile {
@@ -147,10 +135,7 @@ impl FileOps for TmpfsFile {
         if offset.checked_add(length as u64).is_none_or(|end| end > i64::MAX as u64) {
             return Err(Errno::EFBIG);
         }
-        let before = object.allocated();
-        let charged = self.charge_write(&object, offset, length as u64)?;
         let result = write_object(&object, source, offset);
-        self.node.filesystem.refund((charged + before).saturating_sub(object.allocated()));
         self.node.note_write();
         result
     }
@@ -193,19 +178,9 @@ impl FileOps for TmpfsFile {
     fn allocate(&self, _file: &File, mode: u32, offset: u64, length: u64) -> Result<(), Errno> {
         let object = self.node.copy_up()?;
         let end = offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
-        let before = object.allocated();
         match mode {
-            0 | raw::FALLOC_FL_KEEP_SIZE => {
-                let pages = end.div_ceil(PAGE_SIZE) * PAGE_SIZE - offset / PAGE_SIZE * PAGE_SIZE;
-                self.node.filesystem.charge(pages)?;
-                let result = object.reserve(offset, end).map_err(|_| Errno::ENOSPC);
-                self.node.filesystem.refund((pages + before).saturating_sub(object.allocated()));
-                result?;
-            }
-            mode if mode == raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE => {
-                object.punch(offset, end);
-                self.node.filesystem.refund(before.saturating_sub(object.allocated()));
-            }
+            0 | raw::FALLOC_FL_KEEP_SIZE => object.reserve(offset, end).map_err(|_| Errno::ENOSPC)?,
+            mode if mode == raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE => object.punch(offset, end),
             raw::FALLOC_FL_ZERO_RANGE => object.punch(offset, end),
             mode if mode == raw::FALLOC_FL_ZERO_RANGE | raw::FALLOC_FL_KEEP_SIZE => object.punch(offset, end.min(object.size())),
             _ => return Err(Errno::EOPNOTSUPP),

@@ -12,8 +12,7 @@ mod node;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cloudpilot_abi::Errno;
-use cloudpilot_memory::MemoryFile;
+use cloudpilot_memory::{Account, MemoryFile, Object};
 
 pub use node::{Body, Lower, Node};
 
@@ -43,6 +42,17 @@ pub struct Tmpfs {
 
 static NEXT_DEVICE: AtomicU64 = AtomicU64::new(0x20);
 
+impl Account for Tmpfs {
+    fn charge(&self, bytes: u64) -> bool {
+        let reserve = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_ok()
+    }
+
+    fn refund(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Tmpfs {
     /// An empty filesystem of at most `limit` bytes; answers its root directory. `lower` makes it an overlay.
     pub fn create(memory: &Arc<MemoryFile>, limit: u64, permissions: u32, lower: Option<Lower>) -> Arc<Node> {
@@ -67,15 +77,9 @@ impl Tmpfs {
         &self.memory
     }
 
-    /// Reserves bytes; `ENOSPC` past the limit.
-    pub fn charge(&self, bytes: u64) -> Result<(), Errno> {
-        let reserve = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).map(|_| ()).map_err(|_| Errno::ENOSPC)
-    }
-
-    /// Gives reserved bytes back.
-    pub fn refund(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    /// An empty file's contents, which this filesystem's limit holds for.
+    fn object(self: &Arc<Self>) -> Arc<Object> {
+        Object::accounted(&self.memory, Arc::clone(self) as Arc<dyn Account>)
     }
 
     fn new_inode(&self) -> u64 {

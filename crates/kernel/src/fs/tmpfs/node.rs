@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::types::Timespec;
 use cloudpilot_abi::{Errno, PAGE_SIZE, raw};
-use cloudpilot_memory::Object;
+use cloudpilot_memory::{Account, Object};
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::OFlags;
 
@@ -189,9 +189,11 @@ impl Node {
 
     /// A node that the guest makes in this directory.
     fn make(&self, node: &NewNode<'_>, permissions: u32, credentials: &Credentials) -> Result<Arc<Self>, Errno> {
-        self.filesystem.charge(NODE_CHARGE)?;
+        if !self.filesystem.charge(NODE_CHARGE) {
+            return Err(Errno::ENOSPC);
+        }
         let (file_type, body) = match node {
-            NewNode::File => (FileType::Regular, Body::File(Object::new(&self.filesystem.memory, 0))),
+            NewNode::File => (FileType::Regular, Body::File(self.filesystem.object())),
             NewNode::Directory => (FileType::Directory, Body::Directory(Directory::new(None))),
             NewNode::Symlink(target) => (FileType::Symlink, Body::Symlink(target.to_vec())),
             NewNode::Fifo => (FileType::Fifo, Body::Fifo(Arc::default())),
@@ -259,8 +261,7 @@ impl Node {
             _ => return Err(Errno::EINVAL),
         };
         let source = lower.open()?;
-        let object = Object::new(&self.filesystem.memory, 0);
-        self.filesystem.charge(lower.size.div_ceil(PAGE_SIZE) * PAGE_SIZE)?;
+        let object = self.filesystem.object();
         let mut buffer = vec![0; 256 << 10];
         let mut offset = 0;
         loop {
@@ -285,14 +286,11 @@ impl Node {
             // What will be empty need not be copied up.
             let mut state = self.state.write();
             if matches!(state.body, Body::Lower(_)) {
-                state.body = Body::File(Object::new(&self.filesystem.memory, 0));
+                state.body = Body::File(self.filesystem.object());
                 return Ok(());
             }
         }
-        let object = self.copy_up()?;
-        let before = object.allocated();
-        object.truncate(size);
-        self.filesystem.refund(before.saturating_sub(object.allocated()));
+        self.copy_up()?.truncate(size);
         Ok(())
     }
 
@@ -323,9 +321,6 @@ impl Drop for Node {
         self.filesystem.nodes.fetch_sub(1, Ordering::Relaxed);
         if self.charged {
             self.filesystem.refund(NODE_CHARGE);
-        }
-        if let Body::File(object) = &self.state.get_mut().body {
-            self.filesystem.refund(object.allocated());
         }
     }
 }
