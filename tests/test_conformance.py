@@ -41,6 +41,7 @@ FAMILIES = [
     "bounds",
     "mappings",
     "descriptors",
+    "processfiles",
     "leases",
     "memfds",
     "aio",

@@ -67,6 +67,8 @@ pub enum Kind {
         take: Option<Take>,
         /// Judges opens.
         judge: Option<Judge>,
+        /// Whether not even root may open it for writing.
+        sealed: bool,
     },
     /// A file with operations of its own.
     Special(Open),
@@ -97,7 +99,7 @@ impl Plan {
 
     /// Like [`file`](Self::file), where what it shows depends on who reads it.
     pub fn file_for(make: impl Fn(Option<&Task>) -> Result<Vec<u8>, Errno> + Send + Sync + 'static) -> Self {
-        Self { permissions: 0o444, owner: (0, 0), kind: Kind::File { make: Box::new(make), take: None, judge: None } }
+        Self { permissions: 0o444, owner: (0, 0), kind: Kind::File { make: Box::new(make), take: None, judge: None, sealed: false } }
     }
 
     /// A link with a text, owned by root.
@@ -126,6 +128,15 @@ impl Plan {
     pub fn taking(mut self, with: impl Fn(Option<&Task>, &[u8]) -> Result<(), Errno> + Send + Sync + 'static) -> Self {
         if let Kind::File { take, .. } = &mut self.kind {
             *take = Some(Box::new(with));
+        }
+        self
+    }
+
+    /// Not to be opened for writing, by root either.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        if let Kind::File { sealed, .. } = &mut self.kind {
+            *sealed = true;
         }
         self
     }
@@ -265,9 +276,9 @@ impl Inode for Node {
     fn open(self: Arc<Self>, flags: u32, task: &Arc<Task>) -> Result<Arc<dyn FileOps>, Errno> {
         match &self.kind {
             Kind::Directory(_) => Ok(Arc::new(OpenDirectory { node: self })),
-            Kind::File { judge, take, .. } => {
+            Kind::File { judge, sealed, .. } => {
                 let access = flags & raw::O_ACCMODE;
-                if access != raw::O_RDONLY && take.is_none() {
+                if access != raw::O_RDONLY && *sealed {
                     return Err(Errno::EACCES);
                 }
                 if let Some(judge) = judge {
@@ -300,6 +311,10 @@ impl FileOps for OpenDirectory {
 
     fn seekable(&self) -> bool {
         true
+    }
+
+    fn end_of_file(&self, _file: &File) -> Result<u64, Errno> {
+        Ok(0)
     }
 
     fn read_directory(&self, _file: &File, cursor: u64, sink: &mut DirectorySink<'_>) -> Result<(), Errno> {
@@ -358,7 +373,7 @@ impl FileOps for OpenFile {
 
     fn write(&self, _file: &File, source: &mut Source<'_>, _offset: u64) -> Result<usize, Errno> {
         let Kind::File { take: Some(take), .. } = &self.node.kind else {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EIO);
         };
         let bytes = source.take_vec(WRITE_LIMIT)?;
         take(source.task(), &bytes)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloudpilot_abi::{Errno, raw};
+use cloudpilot_abi::{Errno, PAGE_SIZE, page_up, raw};
 use cloudpilot_platform::Executor;
 
 use super::Mm;
@@ -12,7 +12,7 @@ use super::map::{covered_until, gone, join, split};
 impl Mm {
     /// `MADV_DONTNEED`, `MADV_REMOVE`: drops pages, so that the next touch finds them fresh (zeroes, or the file's).
     pub fn discard(&self, executor: &mut dyn Executor, start: u64, length: u64, from_file: bool) -> Result<(), Errno> {
-        let end = self.check_range(start, length)?;
+        let end = self.check_advised(start, length)?;
         let mut state = self.state.write();
         let mut at = start;
         let mut holes = Vec::new();
@@ -46,9 +46,26 @@ impl Mm {
         if covered { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
+    /// The areas of a range, and whether they cover all of it.
+    pub fn areas_between(&self, start: u64, length: u64) -> Result<(Vec<Area>, bool), Errno> {
+        let end = self.check_advised(start, length)?;
+        let state = self.state.read();
+        let first = state.area_at(start).map_or(start, |(at, _)| at);
+        let areas = state.areas.range(first..end.max(first)).map(|(_, area)| area.clone()).collect();
+        Ok((areas, covered_until(&state, start, end) >= end))
+    }
+
+    /// The end of a page-aligned range that is only spoken of: what lies above all that can be mapped is a gap, `ENOMEM`.
+    fn check_advised(&self, start: u64, length: u64) -> Result<u64, Errno> {
+        self.check_range(start, length).map_err(|errno| {
+            let end = page_up(length).and_then(|length| start.checked_add(length));
+            if start.is_multiple_of(PAGE_SIZE) && end.is_some() { Errno::ENOMEM } else { errno }
+        })
+    }
+
     /// Makes the pages of a range exist (`MADV_POPULATE_*`, `mlock(2)`); `ENOMEM` where nothing is mapped.
     pub fn touch(&self, executor: &mut dyn Executor, start: u64, length: u64) -> Result<(), Errno> {
-        let end = self.check_range(start, length)?;
+        let end = self.check_advised(start, length)?;
         let mut state = self.state.write();
         if covered_until(&state, start, end) < end {
             return Err(Errno::ENOMEM);
@@ -67,7 +84,7 @@ impl Mm {
 
     /// Fails with `errno` unless all areas in a range are fit for something; gaps are not looked at.
     pub fn check_areas(&self, start: u64, length: u64, errno: Errno, fit: impl Fn(&Area) -> bool) -> Result<(), Errno> {
-        let end = self.check_range(start, length)?;
+        let end = self.check_advised(start, length)?;
         let state = self.state.read();
         let first = state.area_at(start).map_or(start, |(at, _)| at);
         if state.areas.range(first..end.max(first)).all(|(_, area)| fit(area)) { Ok(()) } else { Err(errno) }
@@ -75,7 +92,7 @@ impl Mm {
 
     /// Changes flags of the areas of a range; `ENOMEM` where nothing is mapped.
     pub fn change_areas(&self, start: u64, length: u64, change: impl Fn(&mut Area)) -> Result<(), Errno> {
-        let end = self.check_range(start, length)?;
+        let end = self.check_advised(start, length)?;
         let mut state = self.state.write();
         let covered = covered_until(&state, start, end);
         split(&mut state, start);

@@ -154,6 +154,7 @@ impl Mm {
 fn describe(state: &super::State, start: u64, area: &Area) -> AreaInfo {
     let resident = state.extents.within(start, area.end).iter().map(|(from, extent)| extent.end - from).sum();
     let attributes = area.file.as_ref().and_then(|(file, _)| file.inode.attributes().ok());
+    let is_shared_memory = area.shared && area.file.is_none();
     AreaInfo {
         start,
         end: area.end,
@@ -163,7 +164,7 @@ fn describe(state: &super::State, start: u64, area: &Area) -> AreaInfo {
         offset: area.file.as_ref().map_or(0, |(_, offset)| *offset),
         device: attributes.map_or(0, |attributes| attributes.device),
         inode: attributes.map_or(0, |attributes| attributes.inode),
-        name: area.name.clone(),
+        name: area.name.clone().or_else(|| is_shared_memory.then(|| "/dev/zero (deleted)".to_owned())),
         resident,
         marks: Marks {
             may_write: area.may_write,

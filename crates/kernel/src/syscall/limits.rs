@@ -262,13 +262,16 @@ fn name_area(task: &Task, args: &Args) -> SysResult {
             if name.iter().any(|byte| !(0x20..0x7f).contains(byte) || b"\\`$[]".contains(byte)) {
                 return Err(Errno::EINVAL);
             }
-            Some(format!("[anon:{}]", String::from_utf8_lossy(&name)))
+            Some(String::from_utf8_lossy(&name).into_owned())
         }
     };
-    let length = cloudpilot_abi::page_up(args.raw(3)).ok_or(Errno::EINVAL)?;
-    task.mm()?.change_areas(args.raw(2), length, |area| {
-        if matches!(area.content, crate::mm::Content::Anonymous) && !area.grows_down {
-            area.name.clone_from(&name);
+    let (start, length) = (args.raw(2), cloudpilot_abi::page_up(args.raw(3)).ok_or(Errno::EINVAL)?);
+    let mm = task.mm()?;
+    mm.check_areas(start, length, Errno::EBADF, |area| area.file.is_none())?;
+    mm.change_areas(start, length, |area| {
+        let kind = if area.shared { "anon_shmem" } else { "anon" };
+        if !area.grows_down {
+            area.name = name.as_ref().map(|name| format!("[{kind}:{name}]"));
         }
     })?;
     Ok(0)

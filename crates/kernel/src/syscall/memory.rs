@@ -64,7 +64,7 @@ fn mmap(task: &Arc<Task>, args: &Args) -> SysResult {
     if length == 0 {
         return Err(Errno::EINVAL);
     }
-    let pages = page_up(length).ok_or(Errno::ENOMEM)?;
+    let pages = page_up(length).filter(|pages| *pages <= task.kernel.platform.address_limits().highest).ok_or(Errno::ENOMEM)?;
     if file.is_some() && offset.checked_add(pages).is_none_or(|end| end > i64::MAX as u64) {
         return Err(Errno::EOVERFLOW);
     }
@@ -265,8 +265,23 @@ fn msync(task: &Arc<Task>, args: &Args) -> SysResult {
     {
         return Err(Errno::EINVAL);
     }
-    // Shared mappings are the file's own pages: there is nothing to carry over.
-    task.mm()?.change_areas(args.raw(0), args.raw(1), |_| {}).map(|()| 0)
+    let (areas, covered) = task.mm()?.areas_between(args.raw(0), args.raw(1))?;
+    if flags & raw::MS_INVALIDATE != 0 && areas.iter().any(|area| area.locked) {
+        return Err(Errno::EBUSY);
+    }
+    // Shared mappings are the file's own pages: there is nothing to carry over but what the file itself is to carry on.
+    for area in areas.iter().filter(|area| area.shared) {
+        let Some((file, _)) = &area.file else { continue };
+        if area.protection & raw::PROT_WRITE != 0 {
+            file.ops.note_mapped_writes();
+        }
+        match if flags & raw::MS_SYNC == 0 { Ok(()) } else { file.ops.sync(file, true) } {
+            // Nothing to keep it on.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    if covered { Ok(0) } else { Err(Errno::ENOMEM) }
 }
 
 fn mincore(task: &Arc<Task>, args: &Args) -> SysResult {

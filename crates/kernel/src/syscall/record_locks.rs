@@ -8,7 +8,7 @@ use cloudpilot_abi::{Errno, raw};
 use super::{Arg, Args, Call, SysResult};
 use crate::task::Task;
 use crate::vfs::file::File;
-use crate::vfs::locks::{self, LOCK_END, LockOwner, RecordLock};
+use crate::vfs::locks::{self, LOCK_END, LockOwner, RecordLock, WholeLock};
 use crate::wait::{PollEvents, WaitError};
 
 /// This family.
@@ -44,7 +44,7 @@ fn flock(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         _ => return Err(Errno::EINVAL),
     };
-    let attempt = || match locks.lock_whole(owner, exclusive) {
+    let attempt = || match locks.lock_whole(WholeLock { owner, exclusive, pid: task.process.pid }) {
         Err(Errno::EAGAIN) => None,
         result => Some(result),
     };

@@ -171,9 +171,6 @@ fn lseek(task: &Arc<Task>, args: &Args) -> SysResult {
     if !file.ops.seekable() {
         return Err(Errno::ESPIPE);
     }
-    if file.inode.file_type() == FileType::Directory && args.uint(2) > raw::SEEK_CUR {
-        return Err(Errno::EINVAL);
-    }
     if let Some(result) = own_seek(&file, offset, args.uint(2))? {
         return result.map(|position| position as usize);
     }

@@ -135,6 +135,9 @@ pub trait FileOps: Any + Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// What was written through shared mappings is to be seen (`msync(2)`): for files that keep times, a change.
+    fn note_mapped_writes(&self) {}
+
     /// `fallocate(2)`.
     fn allocate(&self, _file: &File, _mode: u32, _offset: u64, _length: u64) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)

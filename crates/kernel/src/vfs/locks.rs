@@ -44,10 +44,20 @@ pub struct RecordLock {
 /// The last byte that can be locked.
 pub const LOCK_END: u64 = i64::MAX as u64;
 
+/// A lock of `flock(2)`.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeLock {
+    /// Holder, a description.
+    pub owner: LockOwner,
+    /// `LOCK_EX`.
+    pub exclusive: bool,
+    /// The process that took it.
+    pub pid: i32,
+}
+
 #[derive(Default)]
 struct Lists {
-    /// `flock(2)` locks: description, exclusive.
-    whole: Vec<(LockOwner, bool)>,
+    whole: Vec<WholeLock>,
     /// Record locks by holder and start.
     records: Vec<RecordLock>,
 }
@@ -88,18 +98,18 @@ impl FileLocks {
     }
 
     /// `flock(2)`: takes or converts a lock, or answers `EAGAIN`; a failed conversion loses the lock that was held, as on Linux.
-    pub fn lock_whole(&self, owner: LockOwner, exclusive: bool) -> Result<(), Errno> {
+    pub fn lock_whole(&self, wanted: WholeLock) -> Result<(), Errno> {
         let mut lists = self.state().lists.lock();
-        let held = lists.whole.iter().position(|lock| lock.0 == owner);
+        let held = lists.whole.iter().position(|lock| lock.owner == wanted.owner);
         if let Some(held) = held {
-            if lists.whole[held].1 == exclusive {
+            if lists.whole[held].exclusive == wanted.exclusive {
                 return Ok(());
             }
             lists.whole.swap_remove(held);
         }
-        let free = !lists.whole.iter().any(|lock| exclusive || lock.1);
+        let free = !lists.whole.iter().any(|lock| wanted.exclusive || lock.exclusive);
         if free {
-            lists.whole.push((owner, exclusive));
+            lists.whole.push(wanted);
         }
         drop(lists);
         if held.is_some() {
@@ -111,8 +121,15 @@ impl FileLocks {
     /// `flock(LOCK_UN)`.
     pub fn unlock_whole(&self, owner: LockOwner) {
         let Some(state) = self.state.get() else { return };
-        state.lists.lock().whole.retain(|lock| lock.0 != owner);
+        state.lists.lock().whole.retain(|lock| lock.owner != owner);
         self.announce();
+    }
+
+    /// All that are held: whole files, records.
+    pub fn held(&self) -> (Vec<WholeLock>, Vec<RecordLock>) {
+        let Some(state) = self.state.get() else { return (Vec::new(), Vec::new()) };
+        let lists = state.lists.lock();
+        (lists.whole.clone(), lists.records.clone())
     }
 
     /// A lock that stands in the way of `wanted` (`F_GETLK`).
@@ -148,7 +165,7 @@ impl FileLocks {
         let Some(state) = self.state.get() else { return };
         let mut lists = state.lists.lock();
         let before = lists.whole.len() + lists.records.len();
-        lists.whole.retain(|lock| lock.0 != owner);
+        lists.whole.retain(|lock| lock.owner != owner);
         lists.records.retain(|lock| lock.owner != owner);
         let changed = before != lists.whole.len() + lists.records.len();
         drop(lists);

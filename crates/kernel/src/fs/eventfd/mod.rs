@@ -18,6 +18,8 @@ const LARGEST: u64 = u64::MAX - 1;
 /// An event counter.
 pub struct EventFd {
     count: AtomicU64,
+    /// By which `fdinfo` tells counters apart.
+    number: u64,
     /// `EFD_SEMAPHORE`: a read takes 1 rather than all.
     semaphore: bool,
     queue: WaitQueue,
@@ -25,7 +27,7 @@ pub struct EventFd {
 
 /// A new eventfd; `flags` may hold `O_NONBLOCK`.
 pub fn open(initial: u32, semaphore: bool, flags: u32) -> Arc<File> {
-    let ops = EventFd { count: AtomicU64::new(u64::from(initial)), semaphore, queue: WaitQueue::new() };
+    let ops = EventFd { count: AtomicU64::new(u64::from(initial)), number: anonymous::next_number(), semaphore, queue: WaitQueue::new() };
     anonymous::open("anon_inode:[eventfd]", FileType::Anonymous, Arc::new(ops), raw::O_RDWR | flags & raw::O_NONBLOCK)
 }
 
@@ -102,6 +104,7 @@ impl FileOps for EventFd {
     }
 
     fn describe(&self, _file: &File) -> String {
-        format!("eventfd-count: {:16x}\n", self.count.load(Ordering::Relaxed))
+        let (count, semaphore) = (self.count.load(Ordering::Relaxed), u32::from(self.semaphore));
+        format!("eventfd-count: {count:16x}\neventfd-id: {}\neventfd-semaphore: {semaphore}\n", self.number)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cloudpilot_abi::{Errno, raw};
 
+use super::locks;
 use super::subject::{Live, Subject, parse_number};
 use crate::fs::generated::{Directory, Entry, Kind, Plan, Resolve};
 use crate::namespace::file::Held;
@@ -37,7 +38,10 @@ fn place_link(subject: &Subject, find: fn(&Live) -> Result<Path, Errno>) -> Plan
 
 /// `/proc/<pid>/exe`.
 pub fn exe(subject: &Subject) -> Plan {
-    place_link(subject, |live| live.process.executable.lock().clone().ok_or(Errno::ENOENT))
+    place_link(subject, |live| {
+        live.task.as_ref().ok_or(Errno::ENOENT)?;
+        live.process.executable.lock().clone().ok_or(Errno::ENOENT)
+    })
 }
 
 /// `/proc/<pid>/cwd`.
@@ -88,13 +92,14 @@ impl Directory for Descriptors {
 /// `/proc/<pid>/fd`.
 pub fn descriptors(subject: &Subject) -> Plan {
     let directory = Descriptors { subject: subject.clone(), plan: descriptor_link, file_type: FileType::Symlink };
-    Plan::directory(directory).mode(0o500).owned(subject.owner())
+    // Whatever may be looked at, a process may list its own files.
+    Plan::directory(directory).mode(0o500).owned(subject.directory_owner())
 }
 
 /// `/proc/<pid>/fdinfo`.
 pub fn descriptor_infos(subject: &Subject) -> Plan {
     let directory = Descriptors { subject: subject.clone(), plan: descriptor_info, file_type: FileType::Regular };
-    Plan::directory(directory).mode(0o555).owned(subject.owner())
+    Plan::directory(directory).mode(0o555).owned(subject.directory_owner())
 }
 
 fn descriptor_link(subject: &Subject, number: i32, file: &File) -> Plan {
@@ -124,6 +129,7 @@ fn descriptor_info(subject: &Subject, number: i32, _file: &File) -> Plan {
         let flags = file.flags() | if close_on_exec { raw::O_CLOEXEC } else { 0 };
         let inode = file.inode.attributes().map_or(0, |attributes| attributes.inode);
         let mut text = format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{inode}\n", super::mounts::number_of(&file));
+        text.push_str(&locks::of_file(&live, &file));
         text.push_str(&file.ops.describe(&file));
         text.push_str(&crate::fs::pidfd::describe(&file, &live.numbers));
         Ok(text.into_bytes())

@@ -4,6 +4,7 @@
 
 mod cpu;
 mod links;
+mod locks;
 mod machine;
 mod memory;
 mod mounts;
@@ -160,7 +161,7 @@ const LISTING: Listing<Machine> = &[
     ("irq", FileType::Directory, |_| Plan::directory(Fixed { about: (), listing: &[] })),
     ("keys", FileType::Regular, |machine| machine_file(machine, |_| String::new())),
     ("loadavg", FileType::Regular, |machine| numbers_file(machine, machine::loadavg)),
-    ("locks", FileType::Regular, |machine| machine_file(machine, |_| String::new())),
+    ("locks", FileType::Regular, |machine| numbers_file(machine, locks::all)),
     ("meminfo", FileType::Regular, |machine| machine_file(machine, machine::meminfo)),
     ("misc", FileType::Regular, |machine| machine_file(machine, |_| String::new())),
     ("modules", FileType::Regular, |machine| machine_file(machine, |_| String::new())),

@@ -111,7 +111,7 @@ pub fn stat(live: &Live) -> Result<Vec<u8>, Errno> {
             live.numbers.show(family.group),
             live.numbers.show(family.session),
             parent,
-            family.tasks.len(),
+            family.tasks.len().max(1),
             family.exit_signal,
             family.exit,
             family.has_execed,
@@ -190,7 +190,7 @@ pub fn status(live: &Live) -> Result<Vec<u8>, Errno> {
     }
     let (parent, count, group, session) = {
         let family = live.process.family.lock();
-        (family.parent.upgrade().map_or(0, |parent| live.numbers.show(parent.pid)), family.tasks.len(), family.group, family.session)
+        (family.parent.upgrade().map_or(0, |parent| live.numbers.show(parent.pid)), family.tasks.len().max(1), family.group, family.session)
     };
     let show_all = |number| live.process.numbers.show_all(number, &live.numbers);
     let (pid, id) = (live.numbers.show(live.process.pid), live.numbers.show(live.id()));

@@ -1,5 +1,6 @@
 //! The process or thread that a file of procfs is about, and who may look.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use cloudpilot_abi::Errno;
@@ -29,7 +30,10 @@ pub struct Subject {
     process: Weak<Process>,
     /// The thread; none for the process as a whole.
     thread: Option<Weak<Task>>,
+    /// Of its directories.
     owner: (u32, u32),
+    /// Whether its memory may be looked at by its user, `PR_SET_DUMPABLE`; if not, files about it are root's.
+    dumpable: bool,
 }
 
 /// A subject that lives, at least as a zombie.
@@ -53,7 +57,14 @@ impl Subject {
     pub fn process(kernel: &Arc<Kernel>, numbers: &Arc<PidNamespace>, process: &Arc<Process>) -> Self {
         let task = process.family.lock().tasks.first().cloned();
         let owner = task.map_or((0, 0), |task| owner_of(&task));
-        Self { kernel: Arc::downgrade(kernel), numbers: Arc::clone(numbers), process: Arc::downgrade(process), thread: None, owner }
+        Self {
+            kernel: Arc::downgrade(kernel),
+            numbers: Arc::clone(numbers),
+            process: Arc::downgrade(process),
+            thread: None,
+            owner,
+            dumpable: process.dumpable.load(Ordering::Relaxed) == 1,
+        }
     }
 
     /// A thread of it.
@@ -64,6 +75,7 @@ impl Subject {
             process: Arc::downgrade(&task.process),
             thread: Some(Arc::downgrade(task)),
             owner: owner_of(task),
+            dumpable: self.dumpable,
         }
     }
 
@@ -93,9 +105,14 @@ impl Subject {
         })
     }
 
-    /// User and group of the files about it.
-    pub fn owner(&self) -> (u32, u32) {
+    /// User and group of the directories about it that anyone may read.
+    pub fn directory_owner(&self) -> (u32, u32) {
         self.owner
+    }
+
+    /// User and group of everything else about it.
+    pub fn owner(&self) -> (u32, u32) {
+        if self.dumpable { self.owner } else { (0, 0) }
     }
 
     /// A file that anyone may read.
@@ -108,7 +125,7 @@ impl Subject {
             }
             make(&live)
         };
-        Plan::file_for(make).owned(self.owner)
+        Plan::file_for(make).owned(self.owner())
     }
 
     /// A file for those who might trace the subject: judged at open, like Linux's `mm_access`.
@@ -128,7 +145,7 @@ impl Subject {
             subject.judge(task)?;
             open(flags, task)
         });
-        Plan { permissions, owner: self.owner, kind: Kind::Special(open) }
+        Plan { permissions, owner: self.owner(), kind: Kind::Special(open) }
     }
 
     /// `EACCES` unless the task may look into the subject.
@@ -168,7 +185,8 @@ fn owner_of(task: &Task) -> (u32, u32) {
 }
 
 fn may_look(caller: &Arc<Task>, subject: &Live) -> bool {
-    Arc::ptr_eq(&caller.process, &subject.process) || subject.task.as_ref().is_some_and(|task| may_trace(caller, task))
+    // Nothing is left of a zombie that could be looked into.
+    Arc::ptr_eq(&caller.process, &subject.process) || subject.task.as_ref().is_none_or(|task| may_trace(caller, task))
 }
 
 /// Whether `caller` might trace `target`, with the file-system ids as procfs asks (`PTRACE_MODE_FSCREDS`, ptrace(2)).

@@ -307,7 +307,7 @@ fn setting(machine: &Machine, path: &'static str, value: &'static Value) -> Plan
     let plan = Plan::file_for(make);
     let written = machine.clone();
     match value {
-        Constant(_) | Made(_) => plan,
+        Constant(_) | Made(_) => plan.sealed(),
         Own(_, give) => plan.mode(0o666).taking(move |writer, bytes| {
             let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
             give(writer.ok_or(Errno::EPERM)?, text)

@@ -20,7 +20,7 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// `/proc/<pid>`.
 pub fn process_directory(kernel: &Arc<Kernel>, numbers: &Arc<PidNamespace>, process: &Arc<Process>) -> Plan {
     let subject = Subject::process(kernel, numbers, process);
-    let owner = subject.owner();
+    let owner = subject.directory_owner();
     Plan::directory(Both { fixed: Fixed { about: subject, listing: COMMON }, more: PROCESS_ONLY }).owned(owner)
 }
 
@@ -33,7 +33,7 @@ struct Both {
 impl Directory for Both {
     fn lookup(&self, name: &[u8]) -> Result<Plan, Errno> {
         // Fails for the subject's sake first: nothing can be found in the directory of a process that is gone.
-        self.fixed.about.live().map_err(|_| Errno::ENOENT)?;
+        self.fixed.about.live()?;
         match self.more.iter().find(|entry| entry.0.as_bytes() == name) {
             Some(entry) => Ok(entry.2(&self.fixed.about)),
             None => self.fixed.lookup(name),
@@ -64,15 +64,22 @@ impl Directory for Threads {
         let live = self.subject.live().map_err(|_| Errno::ENOENT)?;
         let tid = live.numbers.number(parse_number(name).ok_or(Errno::ENOENT)?);
         let tasks = live.process.family.lock().tasks.clone();
-        let task = tasks.iter().find(|task| task.tid() == tid).ok_or(Errno::ENOENT)?;
-        let subject = self.subject.thread(task);
-        let owner = subject.owner();
+        let subject = match tasks.iter().find(|task| task.tid() == tid) {
+            Some(task) => self.subject.thread(task),
+            // A zombie still counts as its first thread.
+            None if tasks.is_empty() && tid == live.process.pid => self.subject.clone(),
+            None => return Err(Errno::ENOENT),
+        };
+        let owner = subject.directory_owner();
         Ok(Plan::directory(Both { fixed: Fixed { about: subject, listing: COMMON }, more: THREAD_ONLY }).owned(owner))
     }
 
     fn entries(&self) -> Result<Vec<Entry>, Errno> {
         let live = self.subject.live().map_err(|_| Errno::ENOENT)?;
         let mut numbers: Vec<i32> = live.process.family.lock().tasks.iter().map(|task| live.numbers.show(task.tid())).collect();
+        if numbers.is_empty() {
+            numbers.push(live.numbers.show(live.process.pid));
+        }
         numbers.sort_unstable();
         let entry = |tid: i32| Entry { name: tid.to_string().into_bytes(), file_type: FileType::Directory, cursor: 3 + tid as u64 };
         Ok(numbers.into_iter().map(entry).collect())
@@ -80,7 +87,7 @@ impl Directory for Threads {
 }
 
 fn threads(subject: &Subject) -> Plan {
-    Plan::directory(Threads { subject: subject.clone() }).owned(subject.owner())
+    Plan::directory(Threads { subject: subject.clone() }).owned(subject.directory_owner())
 }
 
 fn comm(subject: &Subject) -> Plan {
@@ -138,12 +145,13 @@ fn oom_score(live: &Live) -> Result<Vec<u8>, Errno> {
 
 /// A setting that is accepted and always reads the same.
 fn constant(subject: &Subject, permissions: u32, text: &'static str) -> Plan {
-    Plan::file(move || Ok(text.as_bytes().to_vec())).mode(permissions).owned(subject.owner()).taking(|_, _| Ok(()))
+    fixed(subject, text).mode(permissions).taking(|_, _| Ok(()))
 }
 
 /// A text that cannot be changed.
 fn fixed(subject: &Subject, text: &'static str) -> Plan {
-    Plan::file(move || Ok(text.as_bytes().to_vec())).owned(subject.owner())
+    let about = subject.clone();
+    Plan::file(move || about.live().map(|_| text.as_bytes().to_vec())).owned(subject.owner())
 }
 
 fn memory_file(subject: &Subject) -> Plan {
@@ -166,8 +174,10 @@ fn system_call(live: &Live) -> Result<Vec<u8>, Errno> {
 
 /// `uid_map` and `gid_map`: shown in the numbers of the namespace above, written once.
 fn id_map(subject: &Subject, which: Map) -> Plan {
-    let (shown, target) = (subject.clone(), subject.clone());
-    let make = move || Ok(shown.live()?.credentials().user.map_text(which).into_bytes());
+    let target = subject.clone();
+    // The namespace outlives the process.
+    let shown = subject.live().map(|live| Arc::clone(&live.credentials().user));
+    let make = move || Ok(shown.as_ref().map_err(|errno| *errno)?.map_text(which).into_bytes());
     Plan::file(make).mode(0o644).owned(subject.owner()).taking(move |writer, bytes| {
         let user = Arc::clone(&target.live()?.credentials().user);
         let writer = writer.ok_or(Errno::EPERM)?;

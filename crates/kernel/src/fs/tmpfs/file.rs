@@ -161,7 +161,8 @@ impl FileOps for TmpfsFile {
         }
     }
 
-    fn mapping(&self, _file: &File, shared: bool, writable: bool) -> Result<Mapping, Errno> {
+    fn mapping(&self, file: &File, shared: bool, writable: bool) -> Result<Mapping, Errno> {
+        self.node.note_read(file);
         if shared && writable {
             return self.node.copy_up().map(Mapping::Object);
         }
@@ -169,6 +170,10 @@ impl FileOps for TmpfsFile {
             Contents::Object(object) => Ok(Mapping::Object(object)),
             Contents::Lower(lower) => self.open_lower(&lower).map(|open| Mapping::Host(Arc::clone(open))),
         }
+    }
+
+    fn note_mapped_writes(&self) {
+        self.node.note_write();
     }
 
     fn sync(&self, _file: &File, _data_only: bool) -> Result<(), Errno> {
