@@ -220,11 +220,32 @@ static void descriptors(void) {
     ERR("write", write(fd, &count, 8), EINVAL);
 }
 
+/* What a checkpoint puts back: expirations that nobody had read. */
+static void ticks(void) {
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    uint64_t count = 0;
+    unsigned long set_ticks = 0x40085400;
+    ERR("nothing expired", read(fd, &count, 8), EAGAIN);
+    ERR("no ticks", ioctl(fd, set_ticks, &count), EINVAL);
+    ERR("ticks from nowhere", ioctl(fd, set_ticks, 8), EFAULT);
+    count = 5;
+    OK("ticks", ioctl(fd, set_ticks, &count));
+    struct pollfd ready = {fd, POLLIN, 0};
+    EQ("are there", poll(&ready, 1, 0), 1);
+    count = 0;
+    EQ("and read", read(fd, &count, 8), 8);
+    EQ("as many", count, 5);
+    ERR("once", read(fd, &count, 8), EAGAIN);
+    ERR("another request", ioctl(fd, 0x5400 + 1, &count), ENOTTY);
+    close(fd);
+}
+
 int main(void) {
     clocks();
     sleeping();
     intervals();
     posix_timers();
     descriptors();
+    ticks();
     return 0;
 }

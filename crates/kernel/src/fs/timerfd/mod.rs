@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::io::Destination;
+use crate::task::Task;
 use crate::time::service::{self, Expire, TimerHandle};
 use crate::vfs::anonymous;
 use crate::vfs::file::{File, FileOps};
@@ -181,6 +182,25 @@ impl FileOps for TimerFd {
 
     fn queue(&self) -> Option<&WaitQueue> {
         Some(&self.queue)
+    }
+
+    fn ioctl(&self, _file: &File, task: &Arc<Task>, request: u32, argument: u64) -> Result<usize, Errno> {
+        /// `TFD_IOC_SET_TICKS` of `linux/timerfd.h`: what restores a timer that had expired.
+        const SET_TICKS: u32 = 0x4008_5400;
+        if request != SET_TICKS {
+            return Err(Errno::ENOTTY);
+        }
+        let ticks: u64 = task.read(argument)?;
+        if ticks == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut state = self.state.lock();
+        state.advance(crate::time::monotonic_ns());
+        state.unread = ticks;
+        self.arm(&mut state);
+        drop(state);
+        self.queue.notify(PollEvents::IN | PollEvents::RDNORM);
+        Ok(0)
     }
 
     fn describe(&self, _file: &File) -> String {
