@@ -154,6 +154,40 @@ static void names(void) {
     close(fd);
 }
 
+static void settings(void) {
+    int status;
+    long before = 0, after = 0, unused;
+    YES("open files", contents("/proc/sys/fs/file-nr") > 0 && sscanf(text, "%ld", &before) == 1);
+    int files[300];
+    for (int i = 0; i < 300; i++)
+        files[i] = open("/dev/null", O_RDONLY);
+    contents("/proc/sys/fs/file-nr");
+    YES("are counted", sscanf(text, "%ld %ld", &after, &unused) == 2 && after >= before + 150);
+    for (int i = 0; i < 300; i++)
+        close(files[i]);
+    CHILD(status, {
+        if (unshare(CLONE_NEWUSER))
+            _exit(1);
+        int map = open("/proc/self/uid_map", O_WRONLY);
+        if (write(map, "0 0 1", 5) != 5)
+            _exit(2);
+        write(open("/proc/self/setgroups", O_WRONLY), "deny", 4);
+        map = open("/proc/self/gid_map", O_WRONLY);
+        if (write(map, "0 0 1", 5) != 5)
+            _exit(3);
+        int most = open("/proc/sys/user/max_user_namespaces", O_RDWR);
+        if (write(most, "-1", 2) != -1 || errno != EINVAL)
+            _exit(4);
+        if (pwrite(most, "1", 1, 0) != 1)
+            _exit(5);
+        if (unshare(CLONE_NEWUSER))
+            _exit(6);
+        if (!unshare(CLONE_NEWUSER) || errno != ENOSPC)
+            _exit(7);
+    });
+    EQ("namespaces have limits", status, 0);
+}
+
 int main(void) {
     alarm(60);
     enter_directory();
@@ -161,5 +195,6 @@ int main(void) {
     owners();
     locks();
     names();
+    settings();
     return 0;
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything in the kernel is kept in the numbers of the first namespace; a task's own numbers exist only in its arguments and answers.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cloudpilot_abi::{Errno, raw};
@@ -56,13 +57,52 @@ pub struct UserNamespace {
     group: u32,
     level: u32,
     maps: RwLock<Maps>,
+    /// Most namespaces below it, `/proc/sys/user/max_user_namespaces`.
+    most: AtomicU32,
+    /// How many there are, however deep.
+    below: AtomicU32,
+}
+
+/// How many user namespaces there may be below the first, as on a machine with 4 GiB of memory; below others only memory sets a limit.
+const MOST_BELOW_FIRST: u32 = 15_000;
+
+/// Counts one more below a namespace and all that it lies within; `ENOSPC` where that would be too many, with nothing counted.
+fn count_below(parent: &Arc<UserNamespace>) -> Result<(), Errno> {
+    for (index, namespace) in parent.outwards().enumerate() {
+        let most = namespace.most();
+        let grown = namespace.below.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |below| (below < most).then_some(below + 1));
+        if grown.is_err() {
+            for counted in parent.outwards().take(index) {
+                counted.below.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Err(Errno::ENOSPC);
+        }
+    }
+    Ok(())
+}
+
+impl Drop for UserNamespace {
+    fn drop(&mut self) {
+        for namespace in self.parent.iter().flat_map(UserNamespace::outwards) {
+            namespace.below.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The first namespace, in which all numbers are their own.
 pub fn first() -> &'static Arc<UserNamespace> {
     static FIRST: OnceLock<Arc<UserNamespace>> = OnceLock::new();
     FIRST.get_or_init(|| {
-        Arc::new(UserNamespace { number: super::FIRST_USER, parent: None, owner: 0, group: 0, level: 0, maps: RwLock::default() })
+        Arc::new(UserNamespace {
+            number: super::FIRST_USER,
+            parent: None,
+            owner: 0,
+            group: 0,
+            level: 0,
+            maps: RwLock::default(),
+            most: AtomicU32::new(MOST_BELOW_FIRST),
+            below: AtomicU32::new(0),
+        })
     })
 }
 
@@ -81,19 +121,36 @@ impl UserNamespace {
         if parent.level >= DEEPEST {
             return Err(Errno::ENOSPC);
         }
-        // Who is nobody in the namespace above could not be told from others there.
-        if parent.user_inside(maker.euid).is_none() || parent.group_inside(maker.egid).is_none() {
-            return Err(Errno::EPERM);
-        }
+        count_below(parent)?;
         let maps = Maps { setgroups_denied: parent.maps.read().setgroups_denied, ..Maps::default() };
-        Ok(Arc::new(Self {
+        let new = Arc::new(Self {
             number: super::new_number(),
             parent: Some(Arc::clone(parent)),
             owner: maker.euid,
             group: maker.egid,
             level: parent.level + 1,
             maps: RwLock::new(maps),
-        }))
+            most: AtomicU32::new(i32::MAX as u32),
+            below: AtomicU32::new(0),
+        });
+        // Who is nobody in the namespace above could not be told from others there.
+        let is_somebody = parent.user_inside(maker.euid).is_some() && parent.group_inside(maker.egid).is_some();
+        if is_somebody { Ok(new) } else { Err(Errno::EPERM) }
+    }
+
+    /// Most namespaces below it.
+    pub fn most(&self) -> u32 {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many there may be below it.
+    pub fn set_most(&self, most: u32) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// It and those that it lies within, inmost first.
+    fn outwards(self: &Arc<Self>) -> impl Iterator<Item = Arc<Self>> {
+        std::iter::successors(Some(Arc::clone(self)), |namespace| namespace.parent.clone())
     }
 
     /// Whether it is the first.

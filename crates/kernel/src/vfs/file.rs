@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::io::SeekFrom;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cloudpilot_abi::{Errno, raw};
@@ -190,10 +190,19 @@ pub struct File {
     pub created: AtomicBool,
 }
 
+/// How many descriptions there are, `/proc/sys/fs/file-nr`.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+/// How many files are open.
+pub fn open_count() -> u64 {
+    OPEN.load(Ordering::Relaxed)
+}
+
 impl File {
     /// A description with its `O_*` flags.
     pub fn new(ops: Arc<dyn FileOps>, inode: Arc<dyn Inode>, path: Option<Path>, flags: u32) -> Arc<Self> {
         watch::file_opened(&*inode);
+        OPEN.fetch_add(1, Ordering::Relaxed);
         let flags = AtomicU32::new(flags & !(raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC));
         Arc::new(Self {
             ops,
@@ -274,6 +283,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
         self.epolls.file_gone(self);
         self.async_notice.end(self);
         self.directory_notice.end(self);

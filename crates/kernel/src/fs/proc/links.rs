@@ -31,7 +31,9 @@ fn place_link(subject: &Subject, find: fn(&Live) -> Result<Path, Errno>) -> Plan
     let resolve: Resolve = Box::new(move |task| {
         subject.judge(task)?;
         let path = find(&subject.live()?)?;
-        Ok(LinkTarget::Place { text: place_text(&path, Some(task)), path: Some(path), inode: None })
+        // A program may have come from a file that is in no tree (`memfd_create(2)`).
+        let text = path.inode().link_text().unwrap_or_else(|| place_text(&path, Some(task)));
+        Ok(LinkTarget::Place { text, path: Some(path), inode: None })
     });
     Plan { permissions: 0o777, owner, kind: Kind::Link(resolve) }
 }

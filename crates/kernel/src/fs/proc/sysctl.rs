@@ -77,6 +77,20 @@ fn set_end_of_numbers(task: &Task, text: &str) -> Result<(), Errno> {
     numbers.with_cursor(&task.kernel, |cursor| cursor.set_end(number, task.kernel.cpu_count()))
 }
 
+fn most_user_namespaces(task: &Task) -> String {
+    task.credentials().user.most().to_string()
+}
+
+fn set_most_user_namespaces(task: &Task, text: &str) -> Result<(), Errno> {
+    let own = task.credentials();
+    if !own.has_in(&own.user, raw::CAP_SYS_RESOURCE) {
+        return Err(Errno::EPERM);
+    }
+    let most = text.trim().parse::<u32>().ok().filter(|most| i32::try_from(*most).is_ok()).ok_or(Errno::EINVAL)?;
+    own.user.set_most(most);
+    Ok(())
+}
+
 /// Longest host name that `sethostname(2)` takes.
 const NAME_LENGTH: usize = 64;
 
@@ -100,7 +114,7 @@ const SETTINGS: &[(&str, Value)] = &[
     ("fs/aio-nr", Made(|_| crate::aio::promised().to_string())),
     ("fs/epoll/max_user_watches", Stored("5000000")),
     ("fs/file-max", Stored("9223372036854775807")),
-    ("fs/file-nr", Constant("0\t0\t9223372036854775807")),
+    ("fs/file-nr", Made(|_| format!("{}\t0\t9223372036854775807", crate::vfs::file::open_count()))),
     ("fs/inode-nr", Constant("0\t0")),
     ("fs/inode-state", Constant("0\t0\t0\t0\t0\t0\t0")),
     ("fs/inotify/max_queued_events", Stored("16384")),
@@ -223,6 +237,7 @@ const SETTINGS: &[(&str, Value)] = &[
     ("net/ipv6/conf/default/disable_ipv6", Stored("0")),
     ("net/ipv6/conf/lo/disable_ipv6", Stored("0")),
     ("net/unix/max_dgram_qlen", Stored("512")),
+    ("user/max_user_namespaces", Own(most_user_namespaces, set_most_user_namespaces)),
     ("vm/admin_reserve_kbytes", Stored("8192")),
     ("vm/dirty_background_ratio", Stored("10")),
     ("vm/dirty_ratio", Stored("20")),
