@@ -3,6 +3,7 @@
     python3 fuzz/run.py --seconds 60             all targets, each for a minute
     python3 fuzz/run.py --seconds 600 calls      one
     python3 fuzz/run.py --reproduce FILE calls   a find again
+    python3 fuzz/run.py --seconds 600 --keep     adds to the corpora what they need to cover as much
     python3 fuzz/run.py --minimize               keeps of the corpora what adds coverage
 
 Stable Rust is enough: the coverage instrumentation is an ordinary pass of the code generator.
@@ -84,13 +85,16 @@ def watch(command: list[str], patience: float) -> tuple[int, str]:
         return status, log.read().decode(errors="replace")
 
 
-def run(binaries: Path, target: str, seconds: int, seed: int) -> bool:
+def run(binaries: Path, target: str, seconds: int, seed: int, keep: bool) -> bool:
     """Runs one target; answers whether it found nothing."""
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as found:
         corpus = HERE / "corpus" / target
         corpora = [found, *([str(corpus)] if corpus.is_dir() else [])]
         command = [str(binaries / target), *options(target), f"-max_total_time={seconds}", f"-seed={seed}", *corpora]
         status, said = watch(command, seconds + 600)
+        if keep:
+            corpus.mkdir(exist_ok=True)
+            watch([str(binaries / target), *options(target), "-set_cover_merge=1", str(corpus), found], 600)
     figures = [line.rsplit(":", 1)[1].strip() for line in said.splitlines() if line.startswith("stat::number_of_executed_units")]
     covered = [line for line in said.splitlines() if " cov: " in line][-1:]
     points = covered[0].split(" cov: ")[1].split()[0] if covered else "?"
@@ -133,6 +137,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "little") + 1)
     parser.add_argument("--reproduce", metavar="FILE")
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--minimize", action="store_true")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"which ones (all): {', '.join(TARGETS)}")
     given = parser.parse_args()
@@ -150,7 +155,7 @@ def main() -> int:
             minimize(binaries, target)
         return 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        clean = list(pool.map(lambda target: run(binaries, target, given.seconds, given.seed), given.targets))
+        clean = list(pool.map(lambda target: run(binaries, target, given.seconds, given.seed, given.keep), given.targets))
     return 0 if all(clean) else 1
 
 

@@ -117,10 +117,11 @@ impl Context {
         }
     }
 
-    /// Takes up to `most` events.
+    /// Takes up to `most` events, whose places stay taken until they are [handed out](Self::handed_out) or put back.
     pub fn take(&self, most: usize) -> Vec<Event> {
         let mut state = self.state.lock();
         let count = most.min(state.events.len());
+        state.under_way += count as u64;
         let taken = state.events.drain(..count).collect();
         let over = state.take_ended_polls();
         drop(state);
@@ -128,10 +129,18 @@ impl Context {
         taken
     }
 
+    /// Frees the places of events that were taken.
+    pub fn handed_out(&self, count: usize) {
+        self.state.lock().under_way -= count as u64;
+    }
+
     /// Puts back what could not be handed out.
     pub fn put_back(&self, events: &[Event]) {
         let mut state = self.state.lock();
+        state.under_way -= events.len() as u64;
         events.iter().rev().for_each(|event| state.events.push_front(*event));
+        drop(state);
+        self.queue.notify(PollEvents::IN);
     }
 
     /// Lets a request wait for the readiness of a file; its place was taken by [`begin`](Self::begin).
@@ -139,7 +148,8 @@ impl Context {
         let poll = PollRequest::register(self, file, wanted, event);
         let mut state = self.state.lock();
         state.polls.push(poll);
-        let over = state.take_ended_polls();
+        // Who destroyed it meanwhile may have looked already.
+        let over = if self.is_destroyed() { std::mem::take(&mut state.polls) } else { state.take_ended_polls() };
         drop(state);
         over.iter().for_each(|poll| poll.unregister());
     }
@@ -185,7 +195,11 @@ impl Contexts {
         let context = Context::new(requests, limit)?;
         match number() {
             Ok(number) => {
-                self.0.lock().insert(number, context);
+                // The page of an older one may have been unmapped and be this one's now.
+                let older = self.0.lock().insert(number, context);
+                if let Some(older) = older {
+                    older.destroy();
+                }
                 Ok(number)
             }
             Err(errno) => {

@@ -40,6 +40,8 @@ pub const POSIX_QUEUES: &str = "fs/mqueue/queues_max";
 const ANY: i128 = -1;
 /// Linux's default for sizes of shared memory: all there is.
 const ALL_MEMORY: i128 = u64::MAX as i128 - (1 << 24);
+/// Messages are kept in the kernel's own memory.
+const LARGEST_MESSAGE: i128 = 16 << 20;
 const LONGEST_INT: i128 = i32::MAX as i128;
 /// Most objects of one kind that numbers leave room for, `IPCMNI`.
 const MOST_OBJECTS: i128 = 32_768;
@@ -52,8 +54,8 @@ const SETTINGS: &[(&str, &[i128], i128, i128)] = &[
     (POSIX_MOST_SIZE, &[8192], 128, 16 << 20),
     (POSIX_QUEUES, &[256], 0, LONGEST_INT),
     (NEXT_QUEUE, &[ANY], 0, LONGEST_INT),
-    (MESSAGE_SIZE, &[8192], 0, LONGEST_INT),
-    (QUEUE_BYTES, &[16_384], 0, LONGEST_INT),
+    (MESSAGE_SIZE, &[8192], 0, LARGEST_MESSAGE),
+    (QUEUE_BYTES, &[16_384], 0, LARGEST_MESSAGE),
     (QUEUES, &[32_000], 0, MOST_OBJECTS),
     (SEMAPHORES, &[32_000, 1_024_000_000, 500, 32_000], 0, LONGEST_INT),
     (NEXT_SET, &[ANY], 0, LONGEST_INT),

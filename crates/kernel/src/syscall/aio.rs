@@ -298,6 +298,7 @@ fn get_events(task: &Arc<Task>, args: &Args, timeout: Option<u64>) -> SysResult 
             context.put_back(&taken);
             return Some(if done > 0 { Ok(done) } else { Err(Errno::EFAULT) });
         }
+        context.handed_out(taken.len());
         done += taken.len();
         (done >= least || context.is_destroyed()).then_some(Ok(done))
     };

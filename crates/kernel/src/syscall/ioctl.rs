@@ -1,7 +1,6 @@
 //! `ioctl(2)`: what holds for descriptors and files of any kind; the rest is the file's own.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use cloudpilot_abi::{Errno, raw, raw_ioctl};
 
@@ -49,10 +48,6 @@ fn ioctl(task: &Arc<Task>, args: &Args) -> SysResult {
             return clone_range(&file, &*task.file(source as i32)?);
         }
         raw_ioctl::FIDEDUPERANGE => return deduplicate(task, &file, argument),
-        raw_ioctl::FIOSETOWN | raw_ioctl::SIOCSPGRP if file_type == FileType::Socket => file.set_owner(task, task.read(argument)?)?,
-        raw_ioctl::FIOGETOWN | raw_ioctl::SIOCGPGRP if file_type == FileType::Socket => {
-            task.write(argument, &file.owner.load(Ordering::Relaxed))?;
-        }
         raw_ioctl::FS_IOC_GETFLAGS if has_flags(&file) => task.write(argument, &0_u32)?,
         raw_ioctl::FS_IOC_SETFLAGS if has_flags(&file) => return set_flags(task, &file, argument),
         raw_ioctl::FS_IOC_FSGETXATTR if has_flags(&file) => task.write(argument, &[0_u8; EXTENDED_FLAGS])?,

@@ -90,7 +90,8 @@ fn mount(task: &Arc<Task>, args: &Args) -> SysResult {
         let kind = kind.ok_or(Errno::EINVAL)?;
         let root = mountable::make(task, &kind, &options)?;
         let source = source.unwrap_or_else(|| b"none".to_vec());
-        let mount = Mount::new(Name::root(root), &String::from_utf8_lossy(&kind), &String::from_utf8_lossy(&source), flags & KEPT);
+        let (kind, source) = (String::from_utf8_lossy(&kind), String::from_utf8_lossy(&source));
+        let mount = Mount::made_in(Name::root(root), &kind, &source, flags & KEPT, &task.credentials().user);
         mount.set_filesystem_read_only(flags & raw::MS_RDONLY != 0)?;
         graft(task, vec![mount], target)?;
     }
@@ -118,10 +119,16 @@ fn remount(task: &Task, target: &Place, flags: u32) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     let times = if flags & ACCESS_TIMES == 0 { target.mount.flags() & ACCESS_TIMES } else { 0 };
+    let (mount, kept) = (&target.mount, flags & KEPT | times);
     if flags & raw::MS_BIND == 0 {
-        target.mount.set_filesystem_read_only(flags & raw::MS_RDONLY != 0)?;
+        mount.check_flags(kept)?;
+        // It is the same for whoever sees the filesystem, in other namespaces, too.
+        if !mount.is_administered_by(&task.credentials()) {
+            return Err(Errno::EPERM);
+        }
+        mount.set_filesystem_read_only(flags & raw::MS_RDONLY != 0)?;
     }
-    target.mount.set_flags(flags & KEPT | times)
+    mount.set_flags(kept)
 }
 
 fn bind(task: &Arc<Task>, source: Option<&[u8]>, target: Place, recursively: bool) -> Result<(), Errno> {

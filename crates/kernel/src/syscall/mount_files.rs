@@ -206,7 +206,7 @@ fn fsmount(task: &Arc<Task>, args: &Args) -> SysResult {
     let flags = flags | if state.read_only { raw::MS_RDONLY } else { 0 };
     let source = state.source.clone().unwrap_or_else(|| b"none".to_vec());
     let (kind, source) = (String::from_utf8_lossy(&context.kind), String::from_utf8_lossy(&source));
-    let mount = Mount::new(Name::root(root), &kind, &source, flags);
+    let mount = Mount::made_in(Name::root(root), &kind, &source, flags, &task.credentials().user);
     install(task, detached(task, &mount), args.uint(1) & 1 != 0)
 }
 

@@ -1,6 +1,6 @@
 //! `FASYNC`: a signal to a file's owner whenever its readiness changes, `fcntl(2)` under `F_SETOWN`.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytemuck::Zeroable;
@@ -11,36 +11,49 @@ use parking_lot::Mutex;
 use super::file::File;
 use super::inode::FileType;
 use crate::Kernel;
+use crate::fs::signalfd::SignalFd;
 use crate::namespace::pid::NOBODY;
-use crate::task::Task;
+use crate::signal::info_from_kernel;
+use crate::task::{Credentials, Process, Task};
 use crate::wait::{PollEvents, Wake};
 
 /// What hears of urgent data: its owner gets `SIGURG` whether or not `FASYNC` is set.
 struct UrgentNotice {
     kernel: Weak<Kernel>,
     owner: AtomicI32,
+    setter: AtomicU64,
 }
 
 impl Wake for UrgentNotice {
     fn wake(&self, events: PollEvents) {
         if let (true, Some(kernel)) = (events.contains(PollEvents::PRI), self.kernel.upgrade()) {
-            tell(&kernel, self.owner.load(Ordering::Relaxed), &crate::signal::info_from_kernel(raw::SIGURG as i32));
+            tell(&kernel, self.owner.load(Ordering::Relaxed), self.setter.load(Ordering::Relaxed), &info_from_kernel(raw::SIGURG as i32));
         }
     }
 }
 
+/// Real and effective user of who named an owner, in one word.
+fn setter_of(credentials: &Credentials) -> u64 {
+    u64::from(credentials.ruid) << 32 | u64::from(credentials.euid)
+}
+
+/// Whether a process may be sent signals for who named it: as if that one sent them itself, `kill(2)`.
+fn may_tell(process: &Process, setter: u64) -> bool {
+    let (ruid, euid) = ((setter >> 32) as u32, setter as u32);
+    let Some(task) = process.family.lock().tasks.first().cloned() else { return false };
+    let target = task.credentials();
+    euid == 0 || [ruid, euid].iter().any(|user| *user == target.ruid || *user == target.suid)
+}
+
 /// Sends a signal to a file's owner: a process, a group by its negative number, or nobody.
-fn tell(kernel: &Kernel, owner: i32, info: &Siginfo) {
-    match owner {
-        0 => {}
-        group @ ..0 => {
-            let _ = crate::signal::send_to_group(kernel, -group, info);
-        }
-        pid => {
-            if let Some(process) = kernel.tasks.process(pid) {
-                crate::signal::send_to_process(&process, info);
-            }
-        }
+fn tell(kernel: &Kernel, owner: i32, setter: u64, info: &Siginfo) {
+    let processes = match owner {
+        0 => return,
+        group @ ..0 => kernel.tasks.processes().into_iter().filter(|process| process.family.lock().group == -group).collect(),
+        pid => kernel.tasks.process(pid).into_iter().collect::<Vec<_>>(),
+    };
+    for process in processes.iter().filter(|process| may_tell(process, setter)) {
+        crate::signal::send_to_process(process, info);
     }
 }
 
@@ -50,6 +63,7 @@ struct Notice {
     /// Descriptor through which it was asked for, which the signal names.
     fd: i32,
     owner: AtomicI32,
+    setter: AtomicU64,
     signal: AtomicI32,
 }
 
@@ -76,7 +90,7 @@ fn code(events: PollEvents) -> i32 {
 /// What a signal about a file says: plain `SIGIO` nothing, one that `F_SETSIG` chose what happened to which descriptor.
 fn readiness(signal: i32, code: i32, band: u32, fd: i32) -> Siginfo {
     if signal == 0 {
-        return crate::signal::info_from_kernel(raw::SIGIO as i32);
+        return info_from_kernel(raw::SIGIO as i32);
     }
     let mut info = Siginfo::zeroed();
     info.si_signo = signal;
@@ -87,17 +101,17 @@ fn readiness(signal: i32, code: i32, band: u32, fd: i32) -> Siginfo {
 }
 
 /// Tells the owner of a file that something came up that is no readiness.
-pub(super) fn send_message(kernel: &Kernel, owner: i32, signal: i32, fd: i32) {
+pub(super) fn send_message(kernel: &Kernel, (owner, setter): (i32, u64), signal: i32, fd: i32) {
     /// `si_code` `POLL_MSG` and its `si_band`: `POLLIN | POLLRDNORM | POLLMSG`.
     const MESSAGE: (i32, u32) = (3, 0x441);
-    tell(kernel, owner, &readiness(signal, MESSAGE.0, MESSAGE.1, fd));
+    tell(kernel, owner, setter, &readiness(signal, MESSAGE.0, MESSAGE.1, fd));
 }
 
 impl Wake for Notice {
     fn wake(&self, events: PollEvents) {
         let Some(kernel) = self.kernel.upgrade() else { return };
         let info = readiness(self.signal.load(Ordering::Relaxed), code(events), events.bits(), self.fd);
-        tell(&kernel, self.owner.load(Ordering::Relaxed), &info);
+        tell(&kernel, self.owner.load(Ordering::Relaxed), self.setter.load(Ordering::Relaxed), &info);
     }
 }
 
@@ -122,7 +136,8 @@ impl AsyncNotice {
     fn watch_urgent(&self, file: &File, task: &Task) {
         let mut urgent = self.urgent.lock();
         if let (None, Some(queue)) = (&*urgent, file.ops.queue()) {
-            let notice = Arc::new(UrgentNotice { kernel: Arc::downgrade(&task.kernel), owner: AtomicI32::new(0) });
+            let notice =
+                Arc::new(UrgentNotice { kernel: Arc::downgrade(&task.kernel), owner: AtomicI32::new(0), setter: AtomicU64::new(0) });
             *urgent = Some((queue.register(PollEvents::PRI, notice.clone()), notice));
         }
     }
@@ -131,14 +146,23 @@ impl AsyncNotice {
 impl File {
     /// Tells the file's owner that its lease is in somebody's way; `fd` is the descriptor through which it was asked for.
     pub fn tell_of_message(&self, kernel: &Kernel, fd: i32) {
-        send_message(kernel, self.owner.load(Ordering::Relaxed), self.owner_signal.load(Ordering::Relaxed), fd);
+        let owner = (self.owner.load(Ordering::Relaxed), self.owner_setter.load(Ordering::Relaxed));
+        send_message(kernel, owner, self.owner_signal.load(Ordering::Relaxed), fd);
     }
 
     /// `FASYNC` on or off. Files without readiness take no notice, as on Linux.
     pub fn set_async(&self, task: &Task, fd: i32, on: bool) -> Result<(), Errno> {
         self.async_notice.stop(self);
-        let Some(queue) = self.ops.queue().filter(|_| on) else { return Ok(()) };
-        let notice = Arc::new(Notice { kernel: Arc::downgrade(&task.kernel), fd, owner: AtomicI32::new(0), signal: AtomicI32::new(0) });
+        // A signal about signals would send the next.
+        let tells_of_signals = self.ops_as::<SignalFd>().is_some();
+        let Some(queue) = self.ops.queue().filter(|_| on && !tells_of_signals) else { return Ok(()) };
+        let notice = Arc::new(Notice {
+            kernel: Arc::downgrade(&task.kernel),
+            fd,
+            owner: AtomicI32::new(0),
+            setter: AtomicU64::new(0),
+            signal: AtomicI32::new(0),
+        });
         let id = queue.register(PollEvents::READ | PollEvents::WRITE, notice.clone());
         self.ops.watch(true);
         *self.async_notice.notice.lock() = Some((id, notice));
@@ -157,7 +181,7 @@ impl File {
             ..0 => -known,
             _ => known,
         };
-        self.owner.store(owner, Ordering::Relaxed);
+        self.name_owner(&task.credentials(), owner);
         if self.inode.file_type() == FileType::Socket {
             self.async_notice.watch_urgent(self, task);
         }
@@ -165,15 +189,25 @@ impl File {
         Ok(())
     }
 
+    /// Notes the owner, by the kernel's number, and who named it.
+    pub(super) fn name_owner(&self, credentials: &Credentials, owner: i32) {
+        self.owner_setter.store(setter_of(credentials), Ordering::Relaxed);
+        self.owner.store(owner, Ordering::Relaxed);
+    }
+
     /// Owner or signal were changed.
     pub fn owner_changed(&self) {
+        let owner = (self.owner.load(Ordering::Relaxed), self.owner_setter.load(Ordering::Relaxed));
+        let signal = self.owner_signal.load(Ordering::Relaxed);
         if let Some((_, notice)) = &*self.async_notice.notice.lock() {
-            notice.owner.store(self.owner.load(Ordering::Relaxed), Ordering::Relaxed);
-            notice.signal.store(self.owner_signal.load(Ordering::Relaxed), Ordering::Relaxed);
+            notice.owner.store(owner.0, Ordering::Relaxed);
+            notice.setter.store(owner.1, Ordering::Relaxed);
+            notice.signal.store(signal, Ordering::Relaxed);
         }
-        self.directory_notice.owner_changed(self.owner.load(Ordering::Relaxed), self.owner_signal.load(Ordering::Relaxed));
+        self.directory_notice.owner_changed(owner, signal);
         if let Some((_, urgent)) = &*self.async_notice.urgent.lock() {
-            urgent.owner.store(self.owner.load(Ordering::Relaxed), Ordering::Relaxed);
+            urgent.owner.store(owner.0, Ordering::Relaxed);
+            urgent.setter.store(owner.1, Ordering::Relaxed);
         }
     }
 }

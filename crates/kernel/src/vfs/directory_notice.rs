@@ -2,7 +2,7 @@
 //!
 //! Lock order: a file's notice, then an inode's list of watches.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use cloudpilot_abi::{Errno, raw};
@@ -33,6 +33,7 @@ struct Notice {
     kernel: Weak<Kernel>,
     fd: i32,
     owner: AtomicI32,
+    setter: AtomicU64,
     signal: AtomicI32,
     wanted: AtomicU32,
     again: AtomicBool,
@@ -48,7 +49,8 @@ impl Watcher for Notice {
             return;
         }
         if let Some(kernel) = self.kernel.upgrade() {
-            send_message(&kernel, self.owner.load(Ordering::Relaxed), self.signal.load(Ordering::Relaxed), self.fd);
+            let owner = (self.owner.load(Ordering::Relaxed), self.setter.load(Ordering::Relaxed));
+            send_message(&kernel, owner, self.signal.load(Ordering::Relaxed), self.fd);
         }
     }
 }
@@ -59,9 +61,10 @@ pub struct DirectoryNotice(Mutex<Option<(u64, Arc<Notice>)>>);
 
 impl DirectoryNotice {
     /// Owner or signal of the file were changed.
-    pub(super) fn owner_changed(&self, owner: i32, signal: i32) {
+    pub(super) fn owner_changed(&self, owner: (i32, u64), signal: i32) {
         if let Some((_, notice)) = &*self.0.lock() {
-            notice.owner.store(owner, Ordering::Relaxed);
+            notice.owner.store(owner.0, Ordering::Relaxed);
+            notice.setter.store(owner.1, Ordering::Relaxed);
             notice.signal.store(signal, Ordering::Relaxed);
         }
     }
@@ -91,7 +94,7 @@ impl File {
         }
         let events = EVENTS.iter().filter(|(bit, _)| wanted & bit != 0).fold(0, |events, (_, event)| events | event);
         let again = wanted & MULTISHOT != 0;
-        self.set_owner(task, task.process.pid)?;
+        self.set_owner(task, task.process.own_pid())?;
         let mut known = self.directory_notice.0.lock();
         if let Some((number, notice)) = known.as_ref().filter(|(_, notice)| !notice.over.load(Ordering::SeqCst)) {
             let events = notice.wanted.fetch_or(events, Ordering::SeqCst) | events;
@@ -106,6 +109,7 @@ impl File {
             kernel: Arc::downgrade(&task.kernel),
             fd,
             owner: AtomicI32::new(self.owner.load(Ordering::Relaxed)),
+            setter: AtomicU64::new(self.owner_setter.load(Ordering::Relaxed)),
             signal: AtomicI32::new(self.owner_signal.load(Ordering::Relaxed)),
             wanted: AtomicU32::new(events),
             again: AtomicBool::new(again),

@@ -176,6 +176,8 @@ pub struct File {
     pub owner: AtomicI32,
     /// `F_SETSIG`.
     pub owner_signal: AtomicI32,
+    /// Real and effective user of who named the owner: what that one may not signal hears nothing.
+    pub owner_setter: AtomicU64,
     /// Which epolls watch it, so that they forget it with its last descriptor.
     pub epolls: EpollLinks,
     /// Who sends `SIGIO` while `FASYNC` is set.
@@ -212,6 +214,7 @@ impl File {
             flags,
             owner: AtomicI32::new(0),
             owner_signal: AtomicI32::new(0),
+            owner_setter: AtomicU64::new(0),
             epolls: EpollLinks::default(),
             async_notice: AsyncNotice::default(),
             directory_notice: DirectoryNotice::default(),

@@ -10,6 +10,8 @@ use cloudpilot_abi::{Errno, raw};
 use parking_lot::{Mutex, RwLock};
 
 use super::name::{Name, Path};
+use crate::namespace::user::{self, UserNamespace};
+use crate::task::Credentials;
 
 /// A filesystem's tree attached somewhere.
 pub struct Mount {
@@ -39,8 +41,9 @@ pub struct Mount {
 }
 
 /// What all mounts of one filesystem share (a superblock).
-#[derive(Default)]
 struct Filesystem {
+    /// The user namespace that it was mounted in first: over whom its own settings hold.
+    owner: Arc<UserNamespace>,
     /// Mounted or remounted read-only as a whole: no mount of it can be written to.
     read_only: AtomicBool,
     /// Regular files that are open for writing through any of its mounts.
@@ -88,6 +91,11 @@ fn new_group() -> u64 {
 impl Mount {
     /// A mount that is not attached yet.
     pub fn new(root: Arc<Name>, kind: &str, source: &str, flags: u32) -> Arc<Self> {
+        Self::made_in(root, kind, source, flags, user::first())
+    }
+
+    /// A mount of a filesystem that somebody inside made.
+    pub fn made_in(root: Arc<Name>, kind: &str, source: &str, flags: u32, owner: &Arc<UserNamespace>) -> Arc<Self> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             id,
@@ -102,7 +110,7 @@ impl Mount {
             locked_flags: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             writers: AtomicI64::new(0),
-            filesystem: Arc::default(),
+            filesystem: Arc::new(Filesystem { owner: Arc::clone(owner), read_only: AtomicBool::new(false), writers: AtomicI64::new(0) }),
         })
     }
 
@@ -144,15 +152,25 @@ impl Mount {
         self.flags() | if self.filesystem_is_read_only() { raw::MS_RDONLY } else { 0 }
     }
 
-    /// Replaces the flags (`MS_REMOUNT`); `EPERM` for taking away what a more privileged namespace has set, `EBUSY` for making it read-only
-    /// while files are open for writing.
-    pub fn set_flags(&self, flags: u32) -> Result<(), Errno> {
+    /// Whether somebody may change the filesystem as a whole, for all its mounts.
+    pub fn is_administered_by(&self, credentials: &Credentials) -> bool {
+        credentials.has_in(&self.filesystem.owner, raw::CAP_SYS_ADMIN)
+    }
+
+    /// `EPERM` for flags that would take away what a more privileged namespace has set.
+    pub fn check_flags(&self, flags: u32) -> Result<(), Errno> {
         let flags = with_times(flags);
         let locked = self.locked_flags.load(Ordering::Relaxed);
         let times = TIMES | raw::MS_NODIRATIME;
-        if locked & !times & !flags != 0 || locked & TIMES != 0 && (locked ^ flags) & times != 0 {
-            return Err(Errno::EPERM);
-        }
+        let loses = locked & !times & !flags != 0 || locked & TIMES != 0 && (locked ^ flags) & times != 0;
+        if loses { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    /// Replaces the flags (`MS_REMOUNT`); `EPERM` for taking away what a more privileged namespace has set, `EBUSY` for making it read-only
+    /// while files are open for writing.
+    pub fn set_flags(&self, flags: u32) -> Result<(), Errno> {
+        self.check_flags(flags)?;
+        let flags = with_times(flags);
         if flags & !self.flags() & raw::MS_RDONLY != 0 && self.writers.load(Ordering::SeqCst) > 0 {
             return Err(Errno::EBUSY);
         }

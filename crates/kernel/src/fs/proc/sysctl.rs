@@ -24,27 +24,25 @@ enum Value {
     Stored(&'static str),
     /// Made by the kernel.
     Made(fn(&Arc<Kernel>) -> String),
-    /// Made by the kernel, and given to it.
-    Given(fn(&Arc<Kernel>) -> String, fn(&Arc<Kernel>, &str) -> Result<(), Errno>),
-    /// Of a namespace of the task that reads or writes; writing judges by itself who may.
-    Own(fn(&Task) -> String, fn(&Task, &str) -> Result<(), Errno>),
+    /// Of a namespace of the task that reads or writes, with its mode; writing judges by itself who may.
+    Own(u32, fn(&Task) -> String, fn(&Task, &str) -> Result<(), Errno>),
     /// A limit of the reader's or writer's IPC namespace.
     OfIpc,
 }
 
-use Value::{Constant, Given, Made, OfIpc, Own, Stored};
+use Value::{Constant, Made, OfIpc, Own, Stored};
 
 /// The IPC namespace of whoever reads or writes.
 fn ipc_of(kernel: &Arc<Kernel>, task: Option<&Task>) -> Arc<Ipc> {
     task.map_or_else(|| Arc::clone(&kernel.ipc), |task| Arc::clone(&task.namespaces().ipc.ipc))
 }
 
-fn hostname(kernel: &Arc<Kernel>) -> String {
-    kernel.first_namespaces().uts.hostname.lock().clone()
+fn hostname(task: &Task) -> String {
+    task.namespaces().uts.hostname.lock().clone()
 }
 
-fn domainname(kernel: &Arc<Kernel>) -> String {
-    kernel.first_namespaces().uts.domainname.lock().clone()
+fn domainname(task: &Task) -> String {
+    task.namespaces().uts.domainname.lock().clone()
 }
 
 fn last_number(task: &Task) -> String {
@@ -94,17 +92,22 @@ fn set_most_user_namespaces(task: &Task, text: &str) -> Result<(), Errno> {
 /// Longest host name that `sethostname(2)` takes.
 const NAME_LENGTH: usize = 64;
 
-fn checked(name: &str) -> Result<String, Errno> {
+/// A name that a task may give its host or domain.
+fn checked(task: &Task, name: &str) -> Result<String, Errno> {
+    if !task.credentials().has_in(&task.namespaces().uts.owner, raw::CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let name = name.trim_end_matches(['\0', '\n']);
     if name.len() > NAME_LENGTH { Err(Errno::EINVAL) } else { Ok(name.to_owned()) }
 }
 
-fn set_hostname(kernel: &Arc<Kernel>, name: &str) -> Result<(), Errno> {
-    *kernel.first_namespaces().uts.hostname.lock() = checked(name)?;
+fn set_hostname(task: &Task, name: &str) -> Result<(), Errno> {
+    *task.namespaces().uts.hostname.lock() = checked(task, name)?;
     Ok(())
 }
 
-fn set_domainname(kernel: &Arc<Kernel>, name: &str) -> Result<(), Errno> {
-    *kernel.first_namespaces().uts.domainname.lock() = checked(name)?;
+fn set_domainname(task: &Task, name: &str) -> Result<(), Errno> {
+    *task.namespaces().uts.domainname.lock() = checked(task, name)?;
     Ok(())
 }
 
@@ -145,8 +148,8 @@ const SETTINGS: &[(&str, Value)] = &[
     ("kernel/core_pipe_limit", Stored("0")),
     ("kernel/core_uses_pid", Stored("0")),
     ("kernel/dmesg_restrict", Constant("1")),
-    ("kernel/domainname", Given(domainname, set_domainname)),
-    ("kernel/hostname", Given(hostname, set_hostname)),
+    ("kernel/domainname", Own(0o644, domainname, set_domainname)),
+    ("kernel/hostname", Own(0o644, hostname, set_hostname)),
     ("kernel/hung_task_timeout_secs", Stored("0")),
     ("kernel/io_uring_disabled", Constant("2")),
     ("kernel/keys/maxbytes", Constant("0")),
@@ -158,7 +161,7 @@ const SETTINGS: &[(&str, Value)] = &[
     ("kernel/msgmni", OfIpc),
     ("kernel/ngroups_max", Constant("65536")),
     ("kernel/nmi_watchdog", Constant("0")),
-    ("kernel/ns_last_pid", Own(last_number, set_last_number)),
+    ("kernel/ns_last_pid", Own(0o666, last_number, set_last_number)),
     ("kernel/numa_balancing", Constant("0")),
     ("kernel/osrelease", Constant(system::RELEASE)),
     ("kernel/ostype", Constant(system::NAME)),
@@ -167,7 +170,7 @@ const SETTINGS: &[(&str, Value)] = &[
     ("kernel/panic", Stored("0")),
     ("kernel/panic_on_oops", Stored("0")),
     ("kernel/perf_event_paranoid", Constant("3")),
-    ("kernel/pid_max", Own(end_of_numbers, set_end_of_numbers)),
+    ("kernel/pid_max", Own(0o666, end_of_numbers, set_end_of_numbers)),
     ("kernel/printk", Stored("4\t4\t1\t7")),
     ("kernel/printk_ratelimit", Stored("5")),
     ("kernel/printk_ratelimit_burst", Stored("10")),
@@ -237,7 +240,7 @@ const SETTINGS: &[(&str, Value)] = &[
     ("net/ipv6/conf/default/disable_ipv6", Stored("0")),
     ("net/ipv6/conf/lo/disable_ipv6", Stored("0")),
     ("net/unix/max_dgram_qlen", Stored("512")),
-    ("user/max_user_namespaces", Own(most_user_namespaces, set_most_user_namespaces)),
+    ("user/max_user_namespaces", Own(0o666, most_user_namespaces, set_most_user_namespaces)),
     ("vm/admin_reserve_kbytes", Stored("8192")),
     ("vm/dirty_background_ratio", Stored("10")),
     ("vm/dirty_ratio", Stored("20")),
@@ -309,9 +312,9 @@ fn setting(machine: &Machine, path: &'static str, value: &'static Value) -> Plan
         let mut bytes = match value {
             Constant(text) => text.as_bytes().to_vec(),
             Stored(text) => kernel.system.sysctls.lock().get(path).cloned().unwrap_or_else(|| text.as_bytes().to_vec()),
-            Made(make) | Given(make, _) => make(&kernel).into_bytes(),
+            Made(make) => make(&kernel).into_bytes(),
             OfIpc => ipc_of(&kernel, reader).limits.show(path).into_bytes(),
-            Own(make, _) => match reader {
+            Own(_, make, _) => match reader {
                 Some(reader) => make(reader).into_bytes(),
                 None => make(&*kernel.init().ok_or(Errno::ENOENT)?).into_bytes(),
             },
@@ -323,11 +326,11 @@ fn setting(machine: &Machine, path: &'static str, value: &'static Value) -> Plan
     let written = machine.clone();
     match value {
         Constant(_) | Made(_) => plan.sealed(),
-        Own(_, give) => plan.mode(0o666).taking(move |writer, bytes| {
+        Own(mode, _, give) => plan.mode(*mode).taking(move |writer, bytes| {
             let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
             give(writer.ok_or(Errno::EPERM)?, text)
         }),
-        Stored(_) | Given(..) | OfIpc => plan.mode(0o644).taking(move |writer, bytes| write(&written, path, value, writer, bytes)),
+        Stored(_) | OfIpc => plan.mode(0o644).taking(move |writer, bytes| write(&written, path, value, writer, bytes)),
     }
 }
 
@@ -338,7 +341,6 @@ fn write(machine: &Machine, path: &'static str, value: &Value, writer: Option<&T
     let kernel = machine.upgrade().ok_or(Errno::ENOENT)?;
     let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?.trim_end_matches(['\0', '\n']);
     match value {
-        Given(_, give) => give(&kernel, text),
         OfIpc => ipc_of(&kernel, writer).limits.write(path, text),
         Stored(default) => {
             // A number stays a number.

@@ -82,12 +82,12 @@ impl State {
         let Some(next) = self.next.filter(|next| *next <= now) else { return };
         match (now - next).checked_div(self.interval) {
             None => {
-                self.unread += 1;
+                self.unread = self.unread.saturating_add(1);
                 self.next = None;
             }
             Some(whole) => {
                 let periods = whole + 1;
-                self.unread += periods;
+                self.unread = self.unread.saturating_add(periods);
                 self.next = Some(next.saturating_add(periods.saturating_mul(self.interval)));
             }
         }

@@ -22,7 +22,8 @@ const SETS: usize = 3;
 pub fn semget(task: &Arc<Task>, args: &Args) -> SysResult {
     let space = Arc::clone(&task.namespaces().ipc);
     let limits = &space.ipc.limits;
-    let most = limits.number(SEMAPHORES, OF_SET);
+    // Operations name a semaphore by 16 bits.
+    let most = limits.number(SEMAPHORES, OF_SET).min(u64::from(u16::MAX));
     let count = usize::try_from(args.int(1)).ok().filter(|count| *count as u64 <= most).ok_or(Errno::EINVAL)?;
     let taken: usize = space.ipc.semaphores.all().iter().map(|(_, set)| set.state.lock().semaphores.len()).sum();
     let fits = |set: &semaphores::Set| if count > set.state.lock().semaphores.len() { Err(Errno::EINVAL) } else { Ok(()) };
