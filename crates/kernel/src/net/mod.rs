@@ -25,14 +25,15 @@ pub mod urgent;
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cloudpilot_abi::types::{Timespec, Timeval};
 use cloudpilot_abi::{Errno, raw, raw_ioctl, raw_net};
 use parking_lot::Mutex;
 
 use crate::io::{Destination, Source};
+use crate::namespace::user::UserNamespace;
 use crate::task::Task;
 use crate::task::activity::FlowCounter;
 use crate::vfs::anonymous::AnonymousInode;
@@ -149,6 +150,8 @@ pub struct Base {
     pub options: Mutex<Options>,
     /// The user who made it.
     pub owner: AtomicU32,
+    /// The user namespace that its network belongs to, wherever those who use it live; the system calls that make sockets set it.
+    pub administration: OnceLock<Arc<UserNamespace>>,
     /// Number of the inode that the descriptor shows.
     pub inode: AtomicU64,
     /// When the message came that was received last (`SIOCGSTAMP`).
@@ -165,6 +168,7 @@ impl Base {
             endpoint: Arc::default(),
             options: Mutex::new(Options::new(domain, kind)),
             owner: AtomicU32::new(0),
+            administration: OnceLock::new(),
             inode: AtomicU64::new(0),
             stamp: Mutex::new(None),
         }
@@ -172,6 +176,11 @@ impl Base {
 }
 
 impl Base {
+    /// Whether a task has a capability over the network that the socket is in, which need not be the task's.
+    pub fn permits(&self, task: &Task, capability: u32) -> bool {
+        self.administration.get().is_some_and(|administration| task.credentials().has_in(administration, capability))
+    }
+
     /// Where `MSG_PEEK` looks: after so many bytes (`SO_PEEK_OFF`); none takes what is there.
     pub fn peeks_after(&self, flags: u32) -> Option<usize> {
         let offset = self.options.lock().number(options::SOL_SOCKET, raw_net::SO_PEEK_OFF as i32).unwrap_or(-1);

@@ -92,6 +92,7 @@ fn socket(task: &Arc<Task>, args: &Args) -> SysResult {
 
 fn open(task: &Task, socket: Arc<dyn Socket>, flags: u32) -> Arc<File> {
     let credentials = task.credentials();
+    socket.base().administration.get_or_init(|| Arc::clone(&task.namespaces().net.owner));
     net::open_owned(&task.namespaces().net.net, socket, flags, (credentials.fsuid, credentials.fsgid))
 }
 
@@ -160,6 +161,10 @@ fn accept(task: &Arc<Task>, args: &Args, flags: u32) -> SysResult {
     let file = task.file(args.int(0))?;
     let socket = net::of_file(&file)?;
     let accepted = blocking::retry(task, &*file.ops, PollEvents::READ, file.nonblocking(), deadline(&file, false), || socket.accept())?;
+    // A connection is in its listener's network, whoever accepts it.
+    if let Some(administration) = socket.base().administration.get() {
+        accepted.socket.base().administration.get_or_init(|| Arc::clone(administration));
+    }
     let new = open(task, accepted.socket, flags);
     if args.raw(1) != 0 {
         write_address(task, &accepted.peer, args.raw(1), args.raw(2))?;

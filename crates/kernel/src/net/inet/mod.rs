@@ -181,11 +181,7 @@ fn first_free_port(task: &Task) -> u16 {
 
 /// Whether a task may bind a socket there.
 fn check_bind(inet: &Inet, base: &Base, task: Option<&Arc<Task>>, ip: IpAddr, port: u16) -> Result<(), Errno> {
-    if port != 0
-        && task.is_some_and(|task| {
-            port < first_free_port(task) && !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_BIND_SERVICE)
-        })
-    {
+    if port != 0 && task.is_some_and(|task| port < first_free_port(task) && !base.permits(task, raw::CAP_NET_BIND_SERVICE)) {
         return Err(Errno::EACCES);
     }
     let options = base.options.lock();

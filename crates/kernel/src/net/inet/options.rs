@@ -63,11 +63,11 @@ fn header_options(value: &[u8]) -> Result<Vec<u8>, Errno> {
 }
 
 /// An extension header of v6: none takes it back; it says itself how many units of eight bytes follow the first.
-fn extension(task: &Task, name: u32, value: &[u8]) -> Result<usize, Errno> {
+fn extension(base: &Base, task: &Task, name: u32, value: &[u8]) -> Result<usize, Errno> {
     if value.is_empty() {
         return Ok(0);
     }
-    if !may_forge(task) {
+    if !may_forge(base, task) {
         return Err(Errno::EPERM);
     }
     let length = (usize::from(*value.get(1).ok_or(Errno::EINVAL)?) + 1) * 8;
@@ -142,9 +142,11 @@ fn set_v4(base: &Base, task: &Arc<Task>, name: u32, value: &[u8]) -> Option<Resu
                 _ => return None,
             }
         }
-        raw_net::IP_TRANSPARENT if number().is_ok_and(|on| on != 0) && !is_administrator(task) && !may_forge(task) => Err(Errno::EPERM),
+        raw_net::IP_TRANSPARENT if number().is_ok_and(|on| on != 0) && !is_administrator(base, task) && !may_forge(base, task) => {
+            Err(Errno::EPERM)
+        }
         // Security policies: there are none to be chosen from, and single ones are not made.
-        raw_net::IP_IPSEC_POLICY | raw_net::IP_XFRM_POLICY => policy(task, name == raw_net::IP_XFRM_POLICY, value),
+        raw_net::IP_IPSEC_POLICY | raw_net::IP_XFRM_POLICY => policy(base, task, name == raw_net::IP_XFRM_POLICY, value),
         raw_net::IP_UNICAST_IF => unicast_interface(value).map(keep),
         raw_net::IP_LOCAL_PORT_RANGE => port_range(value).map(keep),
         raw_net::IP_MULTICAST_IF if stream => Err(Errno::EINVAL),
@@ -154,8 +156,8 @@ fn set_v4(base: &Base, task: &Arc<Task>, name: u32, value: &[u8]) -> Option<Resu
     })
 }
 
-fn policy(task: &Task, named: bool, value: &[u8]) -> Result<(), Errno> {
-    Err(match (is_administrator(task), value.is_empty(), named) {
+fn policy(base: &Base, task: &Task, named: bool, value: &[u8]) -> Result<(), Errno> {
+    Err(match (is_administrator(base, task), value.is_empty(), named) {
         (false, ..) => Errno::EPERM,
         (true, true, _) => Errno::EMSGSIZE,
         (true, false, true) => Errno::EINVAL,
@@ -188,7 +190,7 @@ fn set_v6(base: &Base, task: &Arc<Task>, standing: Standing, name: u32, value: &
         raw_net::IPV6_JOIN_ANYCAST | raw_net::IPV6_LEAVE_ANYCAST if value.len() < REQUEST_V6 => Err(Errno::EINVAL),
         raw_net::IPV6_JOIN_ANYCAST | raw_net::IPV6_LEAVE_ANYCAST => Err(Errno::ENODEV),
         raw_net::IPV6_FLOWLABEL_MGR => Err(Errno::EINVAL),
-        raw_net::IPV6_IPSEC_POLICY | raw_net::IPV6_XFRM_POLICY => policy(task, name == raw_net::IPV6_XFRM_POLICY, value),
+        raw_net::IPV6_IPSEC_POLICY | raw_net::IPV6_XFRM_POLICY => policy(base, task, name == raw_net::IPV6_XFRM_POLICY, value),
         raw_net::MCAST_JOIN_GROUP..=raw_net::MCAST_MSFILTER => Err(Errno::EINVAL),
         raw_net::IPV6_PKTINFO if value.len() < PACKET_INFO_V6 => Err(Errno::EINVAL),
         raw_net::IPV6_PKTINFO => {
@@ -196,7 +198,7 @@ fn set_v6(base: &Base, task: &Arc<Task>, standing: Standing, name: u32, value: &
             Ok(())
         }
         raw_net::IPV6_HOPOPTS | raw_net::IPV6_RTHDRDSTOPTS | raw_net::IPV6_RTHDR | raw_net::IPV6_DSTOPTS => {
-            extension(task, name, value).map(|length| base.options.lock().set_value(LEVEL_IPV6, name as i32, &value[..length]))
+            extension(base, task, name, value).map(|length| base.options.lock().set_value(LEVEL_IPV6, name as i32, &value[..length]))
         }
         raw_net::IPV6_TCLASS => match number() {
             Ok(class @ -1..=255) => {
@@ -209,7 +211,9 @@ fn set_v6(base: &Base, task: &Arc<Task>, standing: Standing, name: u32, value: &
             let old = base.options.lock().number(LEVEL_IPV6, name as i32).unwrap_or(0);
             number().and_then(|wanted| preferences(wanted, old)).map(keep)
         }
-        raw_net::IPV6_TRANSPARENT if number().is_ok_and(|on| on != 0) && !is_administrator(task) && !may_forge(task) => Err(Errno::EPERM),
+        raw_net::IPV6_TRANSPARENT if number().is_ok_and(|on| on != 0) && !is_administrator(base, task) && !may_forge(base, task) => {
+            Err(Errno::EPERM)
+        }
         raw_net::IPV6_UNICAST_IF => unicast_interface(value).map(keep),
         _ => return None,
     })

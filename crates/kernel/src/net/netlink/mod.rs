@@ -422,8 +422,8 @@ impl Socket for NetlinkSocket {
         if length > REQUEST_MAX {
             return Err(Errno::EMSGSIZE);
         }
-        // Without a task it is the kernel's own.
-        let administrator = source.task().is_none_or(is_administrator);
+        // Bytes out of a file or pipe (`sendfile(2)`) come without a task: nobody vouches for them.
+        let administrator = source.task().is_some_and(|task| is_administrator(&self.base, task));
         let bytes = source.take_vec(length)?;
         self.serve(self.ensure_number(message.sender.pid), &bytes, administrator);
         Ok(length)
@@ -495,9 +495,20 @@ mod tests {
         request.bytes
     }
 
+    /// What nobody in particular hears, as those do who send with `sendfile(2)`.
     fn ask(bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
         let socket = socket(&Net::new(), Network::None, 3, ROUTE).unwrap();
         socket.send(&mut Source::own(bytes), &mut Outgoing::plain(Credentials::default())).unwrap();
+        answers(&*socket)
+    }
+
+    fn ask_as_administrator(bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+        let socket = socket(&Net::new(), Network::None, 3, ROUTE).unwrap();
+        socket.as_any().downcast_ref::<NetlinkSocket>().unwrap().serve(1, bytes, true);
+        answers(&*socket)
+    }
+
+    fn answers(socket: &dyn Socket) -> Vec<(u16, Vec<u8>)> {
         let mut buffer = vec![0; 9000];
         let mut answers = Vec::new();
         while let Ok(message) = socket.receive(&mut Destination::own(&mut buffer), 0) {
@@ -529,8 +540,9 @@ mod tests {
     fn changes_are_refused() {
         let mut up = [0; 16];
         (up[4], up[8], up[12]) = (1, 1, 1);
-        assert_eq!(ask(&request(RTM_NEWLINK, 5, &up))[0].1[..4], [0; 4]);
-        let answers = ask(&request(RTM_NEWLINK, 1, &[0; 16]));
+        assert_eq!(ask_as_administrator(&request(RTM_NEWLINK, 5, &up))[0].1[..4], [0; 4]);
+        assert_eq!(ask(&request(RTM_NEWLINK, 5, &up))[0].1[..4], (-libc::EPERM).to_ne_bytes());
+        let answers = ask_as_administrator(&request(RTM_NEWLINK, 1, &[0; 16]));
         assert_eq!(answers[0].0, NLMSG_ERROR);
         assert_eq!(answers[0].1[..4], (-libc::EPERM).to_ne_bytes());
     }

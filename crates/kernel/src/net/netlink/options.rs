@@ -52,7 +52,7 @@ impl NetlinkSocket {
                 *groups = if name == ADD_MEMBERSHIP { *groups | bit } else { *groups & !bit };
                 Ok(())
             }
-            LISTEN_ALL_NSID if !task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_BROADCAST) => Err(Errno::EPERM),
+            LISTEN_ALL_NSID if !self.base.permits(task, raw::CAP_NET_BROADCAST) => Err(Errno::EPERM),
             // A value that is too short is none, and none is off.
             name if is_flag(name) => {
                 let on = options::int(level, value).unwrap_or(0) != 0;

@@ -152,14 +152,14 @@ impl Options {
     }
 }
 
-/// Whether the task may do what only administrators of its network may.
-pub fn is_administrator(task: &Task) -> bool {
-    task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_ADMIN)
+/// Whether the task may do what only administrators of the socket's network may.
+pub fn is_administrator(base: &Base, task: &Task) -> bool {
+    base.permits(task, raw::CAP_NET_ADMIN)
 }
 
 /// Whether the task may make packets as it likes.
-pub fn may_forge(task: &Task) -> bool {
-    task.credentials().has_in(&task.namespaces().net.owner, raw::CAP_NET_RAW)
+pub fn may_forge(base: &Base, task: &Task) -> bool {
+    base.permits(task, raw::CAP_NET_RAW)
 }
 
 /// Whether it is a socket of the internet's.

@@ -79,7 +79,7 @@ fn has_peek_offset(base: &Base) -> bool {
 
 fn set_device(base: &Base, task: &Task, value: &[u8]) -> Result<(), Errno> {
     let mut options = base.options.lock();
-    if options.device != 0 && !may_forge(task) {
+    if options.device != 0 && !may_forge(base, task) {
         return Err(Errno::EPERM);
     }
     let name = value[..value.len().min(DEVICE_NAME - 1)].split(|byte| *byte == 0).next().unwrap_or_default();
@@ -131,7 +131,7 @@ fn set_number(base: &Base, task: &Arc<Task>, name: u32, value: &[u8], number: i3
             options.receive_buffer = buffer_size(number, SMALLEST_RECEIVE);
             Ok(())
         }
-        raw_net::SO_SNDBUFFORCE | raw_net::SO_RCVBUFFORCE if !is_administrator(task) => Err(Errno::EPERM),
+        raw_net::SO_SNDBUFFORCE | raw_net::SO_RCVBUFFORCE if !is_administrator(base, task) => Err(Errno::EPERM),
         raw_net::SO_SNDBUFFORCE => {
             (options.send_buffer, options.send_chosen) = (forced_size(number, SMALLEST_SEND), true);
             Ok(())
@@ -168,16 +168,16 @@ fn set_number(base: &Base, task: &Arc<Task>, name: u32, value: &[u8], number: i3
             options.set_number(SOL_SOCKET, name as i32, wanted.min(most));
             Ok(())
         }
-        raw_net::SO_PRIORITY if !(0..=HIGHEST_PRIORITY).contains(&number) => match permitted(is_administrator(task)) {
+        raw_net::SO_PRIORITY if !(0..=HIGHEST_PRIORITY).contains(&number) => match permitted(is_administrator(base, task)) {
             Ok(()) => return None,
             refused => refused,
         },
-        raw_net::SO_MARK if !is_administrator(task) && !may_forge(task) => Err(Errno::EPERM),
-        raw_net::SO_RCVMARK if !is_administrator(task) && !may_forge(task) => Err(Errno::EPERM),
-        raw_net::SO_PREFER_BUSY_POLL if number != 0 && !is_administrator(task) => Err(Errno::EPERM),
-        raw_net::SO_BUSY_POLL if number > 0 && !is_administrator(task) => Err(Errno::EPERM),
+        raw_net::SO_MARK if !is_administrator(base, task) && !may_forge(base, task) => Err(Errno::EPERM),
+        raw_net::SO_RCVMARK if !is_administrator(base, task) && !may_forge(base, task) => Err(Errno::EPERM),
+        raw_net::SO_PREFER_BUSY_POLL if number != 0 && !is_administrator(base, task) => Err(Errno::EPERM),
+        raw_net::SO_BUSY_POLL if number > 0 && !is_administrator(base, task) => Err(Errno::EPERM),
         raw_net::SO_BUSY_POLL_BUDGET if !(0..=i32::from(u16::MAX)).contains(&number) => Err(Errno::EINVAL),
-        raw_net::SO_BUSY_POLL_BUDGET => permitted(is_administrator(task)),
+        raw_net::SO_BUSY_POLL_BUDGET => permitted(is_administrator(base, task)),
         raw_net::SO_REUSEPORT if number != 0 && !is_internet(base) => Err(Errno::EOPNOTSUPP),
         raw_net::SO_PASSCRED | raw_net::SO_PASSSEC if !knows_senders(base) => Err(Errno::EOPNOTSUPP),
         raw_net::SO_PASSPIDFD | raw_net::SO_PASSRIGHTS if base.domain != raw_net::AF_UNIX => Err(Errno::EOPNOTSUPP),

@@ -138,7 +138,7 @@ impl TcpSocket {
             raw_net::TCP_FASTOPEN => Some(Err(Errno::EINVAL)),
             raw_net::TCP_FASTOPEN_CONNECT => unless(state != TcpState::Close, Errno::EINVAL),
             raw_net::TCP_FASTOPEN_NO_COOKIE => unless(!matches!(state, TcpState::Close | TcpState::Listen), Errno::EINVAL),
-            raw_net::TCP_REPAIR if !is_administrator(task) || state == TcpState::Listen => Some(Err(Errno::EPERM)),
+            raw_net::TCP_REPAIR if !is_administrator(&self.base, task) || state == TcpState::Listen => Some(Err(Errno::EPERM)),
             raw_net::TCP_REPAIR => match number {
                 0 | 1 => Some(self.remember(name, number)),
                 -1 => Some(self.remember(name, 0)),
