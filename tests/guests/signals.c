@@ -377,6 +377,24 @@ static void descriptor(void) {
     close(fd);
 }
 
+static void escape(int number) {
+    _exit(1);
+}
+
+static void no_stack(void) {
+    int status;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(10);
+        handle(SIGSEGV, escape, 0);
+        __asm__ volatile("xorl %%esp, %%esp\n\tmovl $0, (%%rsp)" ::: "memory");
+        _exit(2);
+    }
+    waitpid(child, &status, 0);
+    EQ("no stack for the handler", WIFSIGNALED(status) ? WTERMSIG(status) : -1, SIGSEGV);
+}
+
 int main(void) {
     alarm(20);
     sending();
@@ -384,6 +402,7 @@ int main(void) {
     nesting();
     stacks();
     faults();
+    no_stack();
     restarts();
     descriptor();
     return 0;

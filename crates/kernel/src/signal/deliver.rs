@@ -125,7 +125,10 @@ fn enter_handler(task: &Arc<Task>, info: &Siginfo, action: &Sigaction) {
         (mask, signals.saved_mask.take().unwrap_or(mask))
     };
     if frame::push(task, info, action, restored).is_err() {
-        // No stack for the handler: the default action of SIGSEGV, whatever is set.
+        // No stack for the handler. Where it is that of SIGSEGV itself, another attempt would fail as well, and so on for ever.
+        if info.si_signo == raw::SIGSEGV as i32 {
+            task.process.signals.lock().actions[(info.si_signo - 1) as usize].handler = DEFAULT;
+        }
         force(task, &super::info_from_kernel(raw::SIGSEGV as i32));
         return;
     }
