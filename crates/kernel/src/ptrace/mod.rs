@@ -283,7 +283,7 @@ pub fn detach(tracee: &Arc<Task>, number: i32) {
 
 /// A task that is about to end stops once more, if its tracer wants to see that.
 pub fn before_end(task: &Arc<Task>) {
-    if was_killed(&task.process) {
+    if is_ending(&task.process) {
         // Nobody waits for the word of a tracer that is about to end itself: two that trace each other would never end.
         let tracees: Vec<_> = task.process.tracees.lock().tasks.iter().filter_map(Weak::upgrade).collect();
         tracees.iter().for_each(|tracee| tracee.parker.unpark());
@@ -297,16 +297,16 @@ pub fn before_end(task: &Arc<Task>) {
     };
     let code = raw::SIGTRAP as i32 | (EVENT_EXIT as i32) << 8;
     if tell(task, code, Some(notice(task, code)), Place::Elsewhere, message) {
-        // Its end is decided; only the tracer's word or end lets it go.
-        let is_left_alone = || task.ptrace.tracer().is_none_or(|tracer| was_killed(&tracer));
+        // Its end is decided; only the tracer's word or end lets it go, or a SIGKILL that is the first.
+        let is_left_alone = || task.ptrace.tracer().is_none_or(|tracer| is_ending(&tracer));
         while task.ptrace.state.lock().stop.is_some() && !is_left_alone() {
             task.park(None);
         }
     }
 }
 
-fn was_killed(process: &Process) -> bool {
-    process.family.lock().exiting == Some(ExitStatus::Signaled(raw::SIGKILL as u8))
+fn is_ending(process: &Process) -> bool {
+    process.family.lock().exiting.is_some()
 }
 
 /// What a tracer is told of stops that no signal is the reason for.
@@ -514,7 +514,7 @@ pub fn leave(task: &Task, flags: &mut u64, in_call: bool) {
 
 /// A task made by a traced one is traced, too; it starts with a stop.
 pub fn inherit(task: &Arc<Task>, child: &Arc<Task>) {
-    let Some(tracer) = task.ptrace.tracer() else { return };
+    let Some(tracer) = task.ptrace.tracer().filter(|tracer| !tracer.is_init()) else { return };
     let (options, seized, by) = {
         let state = task.ptrace.state.lock();
         (state.options, state.seized, Weak::clone(&state.by))

@@ -36,11 +36,25 @@ const PATIENCE_NS: u64 = 500_000_000;
 /// Ends a process as `SIGKILL` does. A thread that does not leave the guest when interrupted (its program tampered with the stub) is ended with its
 /// whole address space.
 pub fn kill(process: &Process) {
-    begin_group_exit(process, ExitStatus::Signaled(raw::SIGKILL as u8));
+    let killed = ExitStatus::Signaled(raw::SIGKILL as u8);
+    let ended_otherwise = process.family.lock().exiting.is_some_and(|status| status != killed);
+    begin_group_exit(process, killed);
+    if ended_otherwise {
+        // Who stopped for a tracer before an end of its own learns of this in no other way. A second SIGKILL does nothing, as on Linux.
+        end_stops(process);
+    }
     let tasks = process.family.lock().tasks.clone();
     if let Some(task) = tasks.iter().find(|task| task.is_in_guest()) {
         let enforcement = schedule(monotonic_ns() + PATIENCE_NS, Arc::new(Enforcement(Arc::downgrade(&task.process))));
         *process.enforcement.lock() = Some(enforcement);
+    }
+}
+
+/// Lets the threads of a process that ends go on that are stopped for a tracer.
+pub fn end_stops(process: &Process) {
+    let tasks = process.family.lock().tasks.clone();
+    for task in tasks.iter().filter(|task| task.ptrace.is_stopped()) {
+        ptrace::resume(task, ptrace::Resume::Continue, 0);
     }
 }
 
@@ -138,6 +152,8 @@ pub fn finish(task: &Arc<Task>) {
     // A thread that execs waits for the others to go.
     process.changes.notify(PollEvents::PRI);
     if last {
+        // Tracees that stop before their end would wait for this one, which waits for the end of all in its namespace.
+        ptrace::tracer_ends(task);
         namespace::pid::end(task);
         finish_process(task);
     }
@@ -193,7 +209,6 @@ fn finish_process(task: &Arc<Task>) {
     let space = Arc::clone(&task.namespaces().ipc);
     crate::ipc::semaphores::process_exits(&space.ipc, process.pid);
     crate::ipc::shared_memory::process_exits(kernel, &space.ipc);
-    ptrace::tracer_ends(task);
     if kernel.exits.is_expected(process.pid)
         && let Some(terminal) = process.terminal.lock().clone()
     {

@@ -90,9 +90,12 @@ pub fn end_largest(kernel: &Kernel) {
     let Some((_, process)) = chosen else { return };
     let leader = process.family.lock().tasks.first().cloned();
     let name = leader.map_or_else(String::new, |task| String::from_utf8_lossy(&task.name.lock()).into_owned());
-    if process.family.lock().exiting.is_none()
-        && let Some(tell) = kernel.notices.get()
-    {
+    let is_ending = process.family.lock().exiting.is_some();
+    if is_ending {
+        // Killed and chosen again: a tracer that lets it stop before its end would keep its memory for ever.
+        exit::end_stops(process);
+    }
+    if !is_ending && let Some(tell) = kernel.notices.get() {
         let limit = kernel.limits.memory_bytes >> 20;
         tell(&format!("Out of memory: the sandbox reached its limit of {limit} MiB; process {} ({name}) was killed", process.pid));
     }

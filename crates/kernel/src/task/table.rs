@@ -91,9 +91,10 @@ impl TaskTable {
         self.tables.lock().processes.values().cloned().collect()
     }
 
-    /// Live tasks.
+    /// Live tasks, or processes where those are more: zombies take room as well.
     pub fn count(&self) -> usize {
-        self.tables.lock().tasks.len()
+        let tables = self.tables.lock();
+        tables.tasks.len().max(tables.processes.len())
     }
 
     /// Live tasks of a real user.

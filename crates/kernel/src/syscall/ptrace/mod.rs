@@ -66,6 +66,10 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
             let family = task.process.family.lock();
             (family.parent.upgrade().ok_or(Errno::EPERM)?, family.maker.clone())
         };
+        // The kernel itself waits for nobody: a tracee of it would stop for ever.
+        if parent.is_init() {
+            return Err(Errno::EPERM);
+        }
         return ptrace::attach(&parent, maker, task, 0, false).map(|()| 0);
     }
     let Some(target) = task.find_task(pid) else {
