@@ -82,7 +82,7 @@ impl Credentials {
 pub struct Identity {
     /// Process, effective user and group.
     pub credentials: Credentials,
-    /// Supplementary groups.
+    /// Supplementary groups, shared with the task: there may be tens of thousands.
     pub groups: Arc<[u32]>,
 }
 
@@ -91,7 +91,7 @@ impl Identity {
     pub fn of_task(task: &Task) -> Self {
         let own = task.credentials();
         let credentials = Credentials { pid: task.process.pid, uid: own.euid, gid: own.egid };
-        Self { credentials, groups: own.groups.as_slice().into() }
+        Self { credentials, groups: Arc::clone(&own.groups) }
     }
 
     /// `getsockopt(2)` of what tells of the peer; none for other options. For groups that do not fit the answer is all of them: the caller
