@@ -7,7 +7,6 @@ use cloudpilot_abi::{Errno, raw_net};
 
 use super::{LONGEST, PACKET_HEADER, UdpSocket};
 use crate::io::Source;
-use crate::net::Base;
 use crate::net::inbox::Datagram;
 use crate::net::inet::address::{self, Given};
 use crate::net::inet::ancillary::{Route, Wishes};
@@ -15,6 +14,7 @@ use crate::net::inet::reports::{IP_RECVERR, IPV6_RECVERR};
 use crate::net::inet::{check_route, groups};
 use crate::net::message::{Credentials, MSG_MORE, MSG_OOB, Outgoing};
 use crate::net::options::{LEVEL_IP, LEVEL_IPV6, LEVEL_UDP};
+use crate::net::{Base, budget};
 
 /// `UDP_CORK`: until it is taken back, all that is sent is one datagram.
 pub(super) const CORK: i32 = 1;
@@ -29,6 +29,26 @@ pub(super) struct Held {
     route: Route,
     sender: Credentials,
     connected: bool,
+}
+
+impl Held {
+    /// Adds a message's bytes, which count among those that wait in sockets. `ENOBUFS` if there are too many of them: nobody would wake a
+    /// sender that waits.
+    fn extend(&mut self, source: &mut Source<'_>) -> Result<(), Errno> {
+        let length = source.remaining();
+        if budget::grant(length, self.bytes.is_empty()) < length {
+            return Err(Errno::ENOBUFS);
+        }
+        self.bytes.extend(whole(source)?);
+        budget::charge(length);
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        budget::release(self.bytes.len());
+    }
 }
 
 impl UdpSocket {
@@ -105,11 +125,13 @@ impl UdpSocket {
             self.deliver(source, &route, message.sender, connected)?;
             return Ok(length);
         }
-        let bytes = whole(source)?;
         if goes_on {
-            *self.held.lock() = Some(Held { bytes, route, sender: message.sender, connected });
+            let mut held = Held { bytes: Vec::new(), route, sender: message.sender, connected };
+            held.extend(source)?;
+            *self.held.lock() = Some(held);
             return Ok(length);
         }
+        let bytes = whole(source)?;
         if bytes.is_empty() {
             self.send_bytes(&bytes, &route, message.sender, connected)?;
         }
@@ -126,7 +148,7 @@ impl UdpSocket {
             // What does not fit takes all of it along.
             return Err(Errno::EMSGSIZE);
         }
-        held.bytes.extend(whole(source)?);
+        held.extend(source)?;
         if goes_on {
             *self.held.lock() = Some(held);
         } else {
