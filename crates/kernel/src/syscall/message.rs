@@ -105,7 +105,9 @@ fn receive(task: &Task, file: &File, destination: &mut Destination<'_>, flags: u
     let flags = if nonblocking { flags | MSG_DONTWAIT } else { flags };
     let mut all = blocking::retry(task, &*file.ops, PollEvents::READ, nonblocking, deadline, || socket.receive(destination, flags))?;
     let goes_on = flags & MSG_WAITALL != 0 && flags & MSG_PEEK == 0 && is_stream(&**socket);
-    while goes_on && all.count > 0 && destination.remaining() > 0 && all.files.is_empty() {
+    // Who is told the sender gets nothing of another's along: what comes next may be.
+    let tells_sender = all.credentials.is_some() || all.process.is_some();
+    while goes_on && !tells_sender && all.count > 0 && destination.remaining() > 0 && all.files.is_empty() {
         match blocking::retry(task, &*file.ops, PollEvents::READ, nonblocking, deadline, || socket.receive(destination, flags)) {
             Ok(more) if more.count > 0 => {
                 all.count += more.count;

@@ -238,7 +238,12 @@ fn option(task: &Arc<Task>, args: &Args) -> SysResult {
                 task.write(args.raw(4), &(groups.len() as i32))?;
                 return Err(Errno::ERANGE);
             }
-            Ok(groups)
+            let user = Arc::clone(&task.credentials().user);
+            let shown = groups.chunks_exact(4).flat_map(|group| {
+                let group = u32::from_ne_bytes([group[0], group[1], group[2], group[3]]);
+                user.show_group(group).to_ne_bytes()
+            });
+            Ok(shown.collect())
         }
         (SOL_SOCKET, raw_net::SO_PEERPIDFD) => {
             let pid = options::int(SOL_SOCKET, &socket.option(SOL_SOCKET, args.int(2), length)?)?;
