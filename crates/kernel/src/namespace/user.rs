@@ -35,6 +35,12 @@ struct Maps {
     setgroups_denied: bool,
 }
 
+impl Maps {
+    fn of(&self, which: Map) -> &[Line] {
+        if which == Map::Users { &self.users } else { &self.groups }
+    }
+}
+
 /// Which map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Map {
@@ -251,7 +257,7 @@ impl UserNamespace {
         let parent = self.parent.as_ref().ok_or(Errno::EPERM)?;
         let capability = if which == Map::Users { raw::CAP_SETUID } else { raw::CAP_SETGID };
         let mut maps = self.maps.write();
-        if !(if which == Map::Users { &maps.users } else { &maps.groups }).is_empty() {
+        if !maps.of(which).is_empty() {
             return Err(Errno::EPERM);
         }
         let mut lines = parse(text)?;
@@ -270,6 +276,10 @@ impl UserNamespace {
             line.kernel = start;
         }
         maps = self.maps.write();
+        // Somebody else may have written meanwhile.
+        if !maps.of(which).is_empty() {
+            return Err(Errno::EPERM);
+        }
         // Without privilege one maps oneself, nobody else.
         let own = match (which, lines.as_slice()) {
             (Map::Users, [line]) => line.count == 1 && line.kernel == writer.euid && self.owner == writer.euid,

@@ -34,6 +34,27 @@ pub struct Tracees {
     closed: bool,
 }
 
+impl Tracees {
+    /// Takes a tracee in; false if the tracer itself has ended, and would never let it go.
+    pub(super) fn enter(&mut self, tracee: &Arc<Task>) -> bool {
+        if !self.closed {
+            self.tasks.push(Arc::downgrade(tracee));
+        }
+        !self.closed
+    }
+
+    /// Keeps the end of a thread. A tracer that asks for none has the oldest of `most` forgotten, but none of a process: those are zombies, which
+    /// have a limit of their own.
+    fn keep(&mut self, end: End, most: usize) {
+        if self.ends.len() >= most
+            && let Some(oldest) = self.ends.iter().position(|end| end.held.is_none())
+        {
+            self.ends.remove(oldest);
+        }
+        self.ends.push(end);
+    }
+}
+
 /// A task ends. Of a thread its tracer learns at once; of the first one only with its process, by [`holder`]. `last` when that ends with it.
 pub fn task_ends(task: &Arc<Task>, status: ExitStatus, last: bool) {
     let Some(tracer) = task.ptrace.tracer() else { return };
@@ -46,7 +67,11 @@ pub fn task_ends(task: &Arc<Task>, status: ExitStatus, last: bool) {
         let mut tracees = tracer.tracees.lock();
         tracees.tasks.retain(|other| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, task)));
         match (leads, last) {
-            (false, _) => tracees.ends.push(End { tid: task.tid(), status, held: None }),
+            _ if tracees.closed => {}
+            (false, _) => {
+                let most = task.kernel.limits.processes as usize;
+                tracees.keep(End { tid: task.tid(), status, held: None }, most);
+            }
             (true, false) => tracees.leaderless.push(Arc::clone(process)),
             (true, true) => {}
         }

@@ -197,7 +197,10 @@ pub fn attach(tracer: &Arc<Process>, by: Weak<Task>, tracee: &Arc<Task>, options
         *state = State { tracer: Some(Arc::downgrade(tracer)), by, options, seized, call: NO_CALL, ..State::default() };
     }
     tracee.is_traced.store(true, Ordering::SeqCst);
-    tracer.tracees.lock().tasks.push(Arc::downgrade(tracee));
+    if !tracer.tracees.lock().enter(tracee) {
+        detach(tracee, 0);
+        return Err(Errno::EPERM);
+    }
     if tracee.process.family.lock().stopped {
         // It sleeps with its group: from now on it stops for its tracer.
         tracee.add_work(crate::task::Work::STOP);
@@ -344,6 +347,7 @@ fn tell(task: &Arc<Task>, code: i32, info: Option<Siginfo>, place: Place, messag
         state.stop = Some(Stop { code, info, is_reported: false, place, is_plain: code >> 8 == EVENT_STOP });
         state.message = message;
         state.signal = 0;
+        state.changed = None;
     }
     let quiet = tracer.signals.lock().action(raw::SIGCHLD as i32).flags & u64::from(raw::SA_NOCLDSTOP) != 0;
     if !quiet {
