@@ -199,18 +199,27 @@ impl PidNamespace {
     /// `EEXIST` for a number that is in use, `ENOMEM` once the first process has ended, `EAGAIN` without a number that is free.
     pub fn allocate(&self, kernel: &Kernel, wanted: &[i32]) -> Result<i32, Errno> {
         let own = match wanted.get(self.level) {
-            Some(number) if kernel.tasks.is_taken(*number) => return Err(Errno::EEXIST),
-            Some(number) => *number,
+            Some(number) => {
+                kernel.tasks.reserve(*number)?;
+                *number
+            }
             None => kernel.tasks.allocate()?,
         };
         for (index, space) in self.nested().enumerate() {
             let entered = space.state.lock().enter(own, wanted.get(index).copied());
             if let Err(errno) = entered {
                 self.lineage().take(index).for_each(|entered| entered.state.lock().leave(own));
+                kernel.tasks.give_back(own);
                 return Err(errno);
             }
         }
         Ok(own)
+    }
+
+    /// Frees the numbers of a task that came to nothing.
+    pub fn give_back(&self, kernel: &Kernel, number: i32) {
+        self.forget(number);
+        kernel.tasks.give_back(number);
     }
 
     /// Frees the numbers of somebody who is gone.

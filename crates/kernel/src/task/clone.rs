@@ -121,10 +121,10 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     let numbers = fresh.as_ref().map_or(present, |fresh| Arc::clone(&fresh.namespaces.pid_for_children));
     numbers.check_wanted(kernel, &task.credentials(), &arguments.wanted)?;
     let tid = numbers.allocate(kernel, &arguments.wanted)?;
-    let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM)).inspect_err(|_| numbers.forget(tid))?;
+    let (mm, mut guest) = new_guest(task, arguments.has(raw::CLONE_VM)).inspect_err(|_| numbers.give_back(kernel, tid))?;
     if arguments.has(raw::CLONE_SETTLS) && guest.set_fs_base(arguments.tls).is_err() {
         abandon(guest, &mm);
-        numbers.forget(tid);
+        numbers.give_back(kernel, tid);
         return Err(Errno::ESRCH);
     }
     let child = assemble(task, arguments, (tid, &numbers), Arc::clone(&mm), guest);
@@ -139,7 +139,7 @@ pub fn clone(task: &Arc<Task>, arguments: &CloneArguments) -> Result<i32, Errno>
     if let Err(errno) = result {
         let guest = std::mem::replace(&mut child.cpu.lock().guest, Box::new(super::init::NoGuest));
         abandon(guest, &mm);
-        numbers.forget(tid);
+        numbers.give_back(kernel, tid);
         return Err(errno);
     }
     let vfork = arguments.has(raw::CLONE_VFORK).then(Arc::<VforkParent>::default);

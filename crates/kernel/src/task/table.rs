@@ -1,6 +1,6 @@
 //! All tasks and processes by number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,7 +21,15 @@ pub struct TaskTable {
 struct Tables {
     tasks: BTreeMap<i32, Arc<Task>>,
     processes: BTreeMap<i32, Arc<Process>>,
+    /// Given out to tasks that are still in the making.
+    reserved: BTreeSet<i32>,
     cursor: Cursor,
+}
+
+impl Tables {
+    fn is_taken(&self, number: i32) -> bool {
+        self.tasks.contains_key(&number) || self.processes.contains_key(&number) || self.reserved.contains(&number)
+    }
 }
 
 /// Where numbers start again after the largest, as on Linux.
@@ -102,10 +110,24 @@ impl TaskTable {
         self.tasks().iter().filter(|task| task.credentials().ruid == uid).count()
     }
 
-    /// Whether a task or process has a number.
+    /// Whether a task or process has a number, or is about to.
     pub fn is_taken(&self, number: i32) -> bool {
-        let tables = self.tables.lock();
-        tables.tasks.contains_key(&number) || tables.processes.contains_key(&number)
+        self.tables.lock().is_taken(number)
+    }
+
+    /// Takes a chosen number for a task in the making; `EEXIST` if it is in use.
+    pub fn reserve(&self, number: i32) -> Result<(), Errno> {
+        let mut tables = self.tables.lock();
+        if tables.is_taken(number) {
+            return Err(Errno::EEXIST);
+        }
+        tables.reserved.insert(number);
+        Ok(())
+    }
+
+    /// Frees the number of a task that came to nothing before it was entered.
+    pub fn give_back(&self, number: i32) {
+        self.tables.lock().reserved.remove(&number);
     }
 
     /// Looks at which number comes next, or changes it.
@@ -113,11 +135,14 @@ impl TaskTable {
         look(&mut self.tables.lock().cursor)
     }
 
-    /// A number that no task or process uses; `EAGAIN` if there is none.
+    /// A number that no task or process uses, reserved for a task in the making; `EAGAIN` if there is none.
     pub fn allocate(&self) -> Result<i32, Errno> {
         let tables = &mut *self.tables.lock();
-        let (tasks, processes) = (&tables.tasks, &tables.processes);
-        tables.cursor.advance(|number| tasks.contains_key(&number) || processes.contains_key(&number))
+        let (tasks, processes, reserved) = (&tables.tasks, &tables.processes, &tables.reserved);
+        let is_taken = |number| tasks.contains_key(&number) || processes.contains_key(&number) || reserved.contains(&number);
+        let number = tables.cursor.advance(is_taken)?;
+        tables.reserved.insert(number);
+        Ok(number)
     }
 
     /// Enters a process.
@@ -127,7 +152,9 @@ impl TaskTable {
 
     /// Enters a task.
     pub fn insert_task(&self, task: Arc<Task>) {
-        self.tables.lock().tasks.insert(task.tid(), task);
+        let mut tables = self.tables.lock();
+        tables.reserved.remove(&task.tid());
+        tables.tasks.insert(task.tid(), task);
     }
 
     /// Takes a task out.
