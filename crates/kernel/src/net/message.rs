@@ -1,13 +1,13 @@
 //! What goes through a socket beside the bytes: addresses, files, credentials, `MSG_*`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytemuck::{Pod, Zeroable};
 use cloudpilot_abi::{Errno, raw_net};
 
 use super::options::SOL_SOCKET;
 use super::rights::Rights;
-use crate::task::Task;
+use crate::task::{Process, Task};
 use crate::vfs::file::File;
 
 /// Urgent data.
@@ -82,6 +82,8 @@ impl Credentials {
 pub struct Identity {
     /// Process, effective user and group.
     pub credentials: Credentials,
+    /// The process itself: its number may be another's once it is gone.
+    pub process: Weak<Process>,
     /// Supplementary groups, shared with the task: there may be tens of thousands.
     pub groups: Arc<[u32]>,
 }
@@ -91,7 +93,7 @@ impl Identity {
     pub fn of_task(task: &Task) -> Self {
         let own = task.credentials();
         let credentials = Credentials { pid: task.process.pid, uid: own.euid, gid: own.egid };
-        Self { credentials, groups: Arc::clone(&own.groups) }
+        Self { credentials, process: Arc::downgrade(&task.process), groups: Arc::clone(&own.groups) }
     }
 
     /// `getsockopt(2)` of what tells of the peer; none for other options. For groups that do not fit the answer is all of them: the caller
@@ -100,7 +102,10 @@ impl Identity {
         match (level, name as u32) {
             (SOL_SOCKET, raw_net::SO_PEERCRED) => Some(Ok(bytemuck::bytes_of(&self.credentials).to_vec())),
             (SOL_SOCKET, raw_net::SO_PEERGROUPS) => Some(Ok(bytemuck::cast_slice(&self.groups).to_vec())),
-            (SOL_SOCKET, raw_net::SO_PEERPIDFD) => Some(Ok(self.credentials.pid.to_ne_bytes().to_vec())),
+            (SOL_SOCKET, raw_net::SO_PEERPIDFD) => Some(match self.process.upgrade() {
+                Some(process) if !process.is_reaped() => Ok(process.pid.to_ne_bytes().to_vec()),
+                _ => Err(Errno::ESRCH),
+            }),
             _ => None,
         }
     }

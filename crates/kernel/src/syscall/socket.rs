@@ -215,6 +215,14 @@ fn set_option(task: &Arc<Task>, args: &Args) -> SysResult {
     socket.set_option(task, args.int(1), args.int(2), &value).map(|()| 0)
 }
 
+/// Writes a new descriptor out, cut to the room that the caller has, as Linux does.
+fn tell_process(task: &Task, args: &Args, fd: i32, length: usize) -> SysResult {
+    let value = fd.to_ne_bytes();
+    let value = &value[..value.len().min(length)];
+    task.write_bytes(args.raw(3), value)?;
+    task.write(args.raw(4), &(value.len() as i32)).map(|()| 0)
+}
+
 fn option(task: &Arc<Task>, args: &Args) -> SysResult {
     let file = task.file(args.int(0))?;
     let socket = net::of_file(&file)?;
@@ -247,7 +255,12 @@ fn option(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         (SOL_SOCKET, raw_net::SO_PEERPIDFD) => {
             let pid = options::int(SOL_SOCKET, &socket.option(SOL_SOCKET, args.int(2), length)?)?;
-            Ok(message::open_process(task, pid)?.to_ne_bytes().to_vec())
+            let fd = message::open_process(task, pid)?;
+            return tell_process(task, args, fd, length).inspect_err(|_| {
+                // Nobody would know of it.
+                let files = task.files();
+                let _ = files.remove(fd).map(|file| files.closed(&file, task));
+            });
         }
         (level, _) => socket.option(level, args.int(2), length),
     }?;
