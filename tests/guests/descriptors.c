@@ -49,7 +49,10 @@ static void positions(void) {
     ERR("negative length", ftruncate(file, -1), EINVAL);
     ERR("before the descriptor", ftruncate(-1, -1), EINVAL);
     ERR("of none", ftruncate(-1, 1), EBADF);
-    int null = open("/dev/null", O_WRONLY);
+    int null = open("/dev/null", O_WRONLY | O_APPEND), name = open("/proc/self/comm", O_WRONLY | O_APPEND);
+    EQ("a device has no end to append at", write(null, "abc", 3), 3);
+    EQ("nor has a file of procfs", write(name, "appended", 8), 8);
+    close(name);
     EQ("a device needs no flush", pwritev2(null, &one, 1, 0, RWF_DSYNC), 1);
     close(directory), close(file), close(status), close(null);
 }

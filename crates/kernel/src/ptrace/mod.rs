@@ -229,7 +229,14 @@ pub fn listen(tracee: &Arc<Task>) -> Result<(), Errno> {
         return Err(Errno::EIO);
     }
     state.stop = None;
-    state.listens = true;
+    // What came up since the stop began, such as SIGCONT, is told by another one at once.
+    let again = state.interrupted;
+    state.listens = !again;
+    drop(state);
+    if again {
+        tracee.ptrace.queue.notify(PollEvents::IN);
+        tracee.parker.unpark();
+    }
     Ok(())
 }
 

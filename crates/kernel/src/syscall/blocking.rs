@@ -122,6 +122,11 @@ fn read_waiting(task: &Task, file: &File, destination: &mut Destination<'_>, at:
     }
 }
 
+/// Where an appended write ends, or starts: at the file's end. Devices and what is made when it is read have none, and take it for any other.
+fn end_after(file: &File, appends: bool, otherwise: u64) -> u64 {
+    if appends { file.ops.end_of_file(file).unwrap_or(otherwise) } else { otherwise }
+}
+
 /// One write at `at`, or at the file's position, which it moves.
 fn write_once(file: &File, source: &mut Source<'_>, at: Option<u64>) -> Result<usize, Errno> {
     match at {
@@ -129,7 +134,7 @@ fn write_once(file: &File, source: &mut Source<'_>, at: Option<u64>) -> Result<u
         None if file.has_position() => {
             let mut position = file.position.lock();
             let count = file.ops.write(file, source, *position)?;
-            *position = if source.appends_to(file) { file.ops.end_of_file(file)? } else { *position + count as u64 };
+            *position = end_after(file, source.appends_to(file), *position + count as u64);
             Ok(count)
         }
         None => file.ops.write(file, source, OWN_POSITION),
@@ -196,7 +201,8 @@ fn limit_size(task: &Task, file: &File, source: &mut Source<'_>, at: Option<u64>
     if limit == crate::task::limits::INFINITY {
         return Ok(());
     }
-    let start = if source.appends_to(file) { file.ops.end_of_file(file)? } else { at.map_or_else(|| file.current_position(), Ok)? };
+    let start = at.map_or_else(|| file.current_position(), Ok)?;
+    let start = end_after(file, source.appends_to(file), start);
     if start >= limit && source.remaining() > 0 {
         send_to_self(task, raw::SIGXFSZ as i32);
         return Err(Errno::EFBIG);
