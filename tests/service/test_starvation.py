@@ -16,7 +16,7 @@ PROMPT = 150.0
 """Seconds after which an answer is taken for none. It is milliseconds on a machine with nothing else to do."""
 SPINNERS = "for i in $(seq 16); do (while :; do :; done) & done; echo all; wait"
 SYSTEM_CALLS = (
-    "import os\nfor _ in range(30): os.fork()or os.setpgid(0,0)or exec('while True: os.getppid()')\nprint('all', flush=True)\nos.wait()"
+    "import os\nfor _ in range(6): os.fork()or os.setpgid(0,0)or exec('while True: os.getppid()')\nprint('all', flush=True)\nos.wait()"
 )
 MEMORY = """
 import time

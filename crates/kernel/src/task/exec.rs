@@ -43,6 +43,7 @@ fn take_over_leader(task: &Arc<Task>) {
 }
 
 fn replace(task: &Arc<Task>, program: &Program) -> Result<(), Errno> {
+    let _guard = task.process.exec_guard.lock();
     let (credentials, secure) = new_credentials(task, program);
     let mm = new_memory(task)?;
     let (space, stack) = {

@@ -43,6 +43,8 @@ pub struct Process {
     pub uid: AtomicU32,
     /// `PR_SET_DUMPABLE`.
     pub dumpable: AtomicU32,
+    /// Held while a new program's rights are decided and taken, and while somebody attaches: a tracer comes before or after, never between.
+    pub exec_guard: Mutex<()>,
     /// `PR_SET_THP_DISABLE` and `PR_SET_MEMORY_MERGE`: remembered; fork and exec keep them.
     pub memory_habits: AtomicU32,
     /// `PR_SET_CHILD_SUBREAPER`.
@@ -96,6 +98,7 @@ impl Process {
             executable: Mutex::new(None),
             uid: AtomicU32::new(0),
             dumpable: AtomicU32::new(1),
+            exec_guard: Mutex::new(()),
             memory_habits: AtomicU32::new(0),
             reaps_descendants: AtomicBool::new(false),
             reaped: AtomicBool::new(false),

@@ -84,10 +84,13 @@ fn ptrace_call(task: &Arc<Task>, args: &Args) -> SysResult {
         }
         let options =
             if seizes { options(task, data).map_err(|errno| if errno == Errno::EINVAL { Errno::EIO } else { errno })? } else { 0 };
-        if Arc::ptr_eq(&target.process, &task.process) || !proc::may_trace(task, &target) {
-            return Err(Errno::EPERM);
+        {
+            let _guard = target.process.exec_guard.lock();
+            if Arc::ptr_eq(&target.process, &task.process) || !proc::may_trace(task, &target) {
+                return Err(Errno::EPERM);
+            }
+            ptrace::attach(&task.process, Arc::downgrade(task), &target, options, seizes)?;
         }
-        ptrace::attach(&task.process, Arc::downgrade(task), &target, options, seizes)?;
         if !seizes {
             signal::send_to_task(&target, &signal::info_from_kernel(raw::SIGSTOP as i32));
         }
