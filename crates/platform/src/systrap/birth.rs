@@ -104,10 +104,11 @@ impl FirstStub {
         let Self { slot, pid, vdso } = self;
         if let Some(status) = await_first_stop(shared.slots.header(slot), pid)? {
             shared.slots.process_died(pid);
-            if vdso.is_some() && status == EXIT_VDSO as i32 {
+            // Once more, without what may lie in the way.
+            if vdso.is_some() {
                 return Self::bear(shared, None)?.grow_up(shared);
             }
-            return Err(io::Error::other("the first stub ended before its first instruction: the host refused its seccomp filter"));
+            return Err(io::Error::other(format!("the first stub ended before its first instruction, with status {status}")));
         }
         let mut thread = SystrapThread::new(Arc::clone(shared), slot, pid, pid);
         if !thread.note_stop() || thread.stop_signal() != libc::SIGILL {
